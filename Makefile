@@ -1,0 +1,41 @@
+# Everything there is to do with Mynah. Each target first makes the environment if it is missing or stale.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.made
+
+.PHONY: setup run test lint demo bench bench-quick lock clean
+
+setup: $(STAMP)
+
+$(STAMP): requirements.lock
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	touch $(STAMP)
+
+run: setup  ## start Mynah; the first run fetches the base model and makes the admin account
+	$(BIN)/python app.py serve
+
+test: setup  ## every test, the browser tests included
+	sh deploy/install-chromium.sh
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+demo: setup  ## the whole loop without a browser, for simulated people, with a report
+	$(BIN)/python -m benchmarks.demo
+
+bench: setup  ## every figure in README
+	$(BIN)/python -m benchmarks.head
+	$(BIN)/python -m benchmarks.footprint
+	$(BIN)/python -m benchmarks.personalize
+
+lock:  ## write requirements.lock anew from pyproject.toml
+	sh deploy/lock.sh $(PYTHON)
+
+clean:
+	rm -rf $(VENV)

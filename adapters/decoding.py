@@ -1,0 +1,248 @@
+"""Writing replies, one token a step, for a batch of drafts that share a prompt or not.
+
+A `Generation` owns its key/value cache and its random numbers; whoever drives it (the chat engine, a rollout) decides
+when to take the next step, so several generations can take turns on one model. The same prompts, seed, adapter and
+batch shape give the same tokens. Beam search and repetition penalties are left out on purpose: PPO needs the
+policy's own distribution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+from feedback.errors import InvalidInput
+
+CACHE_BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn. temperature 0 means the most likely one."""
+
+    temperature: float = 0.8
+    top_p: float = 1.0
+    max_tokens: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.temperature <= 2.0:
+            raise InvalidInput(f"temperature is {self.temperature}; it can be 0 to 2.", param="temperature")
+        if not 0.0 < self.top_p <= 1.0:
+            raise InvalidInput(f"top_p is {self.top_p}; it can be above 0, up to 1.", param="top_p")
+        if self.max_tokens < 1:
+            raise InvalidInput(f"max_tokens is {self.max_tokens}; it must be at least 1.", param="max_tokens")
+
+
+class Stepper(Protocol):
+    """What a generation needs of the model: one forward with a cache."""
+
+    device: torch.device
+    depth: int
+
+    def step(self, ids: Tensor, mask: Tensor | None, positions: Tensor, cache: Cache) -> tuple[Tensor, Tensor]:
+        """(B, T) ids → last logits (B, V) fp32 and trunk activations (B, T, H)."""
+        ...
+
+
+class GrowingLayer(DynamicLayer):
+    """A key/value cache that grows in blocks instead of being copied at every token."""
+
+    keys: Tensor
+    values: Tensor
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
+    ) -> tuple[Tensor, Tensor]:
+        """Append (B, heads, T, d) keys and values; returns all so far, as views."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._store: list[Tensor] = []
+        have, new = self.get_seq_length(), key_states.shape[-2]
+        if not self._store or self._store[0].shape[-2] < have + new:
+            room = -(-(have + new) // CACHE_BLOCK) * CACHE_BLOCK + CACHE_BLOCK
+            grown = [
+                state.new_empty((*state.shape[:-2], room, state.shape[-1])) for state in (key_states, value_states)
+            ]
+            for buffer, old in zip(grown, (self.keys, self.values), strict=True):
+                if have:
+                    buffer[..., :have, :] = old
+            self._store = grown
+        for buffer, state in zip(self._store, (key_states, value_states), strict=True):
+            buffer[..., have : have + new, :] = state
+        self.keys, self.values = (buffer[..., : have + new, :] for buffer in self._store)
+        return self.keys, self.values
+
+    def select(self, rows: Tensor) -> None:
+        """Keep (or repeat) the given batch rows."""
+        self.keys, self.values = self.keys[rows], self.values[rows]
+        self._store = []
+
+
+class Generation:
+    """Replies under way: `copies` drafts for each of the prompts.
+
+    adapter: name of the adapter to write with, or None for the base. keep_trunk: keep every position's trunk
+    activation (for training); otherwise only each reply's mean is kept (for the reward head's latent features).
+    """
+
+    def __init__(
+        self,
+        prompts: Sequence[Sequence[int]],
+        copies: int,
+        sampling: Sampling,
+        end_ids: Collection[int],
+        *,
+        adapter: str | None = None,
+        keep_trunk: bool = False,
+    ) -> None:
+        self.prompts, self.copies, self.sampling, self.adapter = prompts, copies, sampling, adapter
+        self.replies: list[list[int]] = [[] for _ in range(len(prompts) * copies)]
+        self.ended = [False] * len(self.replies)
+        self.keep_trunk = keep_trunk
+        self.prompt_trunks: list[Tensor] = []
+        self._end_ids = frozenset(end_ids)
+        self._random = torch.Generator().manual_seed(sampling.seed)
+        self._cache: Cache | None = None
+        self._live = list(range(len(self.replies)))  # rows of the running batch, as indices into `replies`
+        self._sums: Tensor | None = None
+        self._trunks: list[tuple[list[int], Tensor]] = []
+        self._last = torch.empty(0, dtype=torch.long)
+        self._lengths = torch.tensor([len(prompt) for prompt in prompts])
+        self._mask: Tensor | None = None
+
+    @property
+    def done(self) -> bool:
+        """Every reply has ended or reached the limit."""
+        return not self._live
+
+    def step(self, model: Stepper) -> dict[int, int]:
+        """Write one more token for every unfinished reply; returns {row: token id}."""
+        logits = self._prefill(model) if self._cache is None else self._next(model)
+        draws = torch.rand(len(self.replies), generator=self._random)[self._live]
+        tokens = sample(logits, self.sampling.temperature, self.sampling.top_p, draws.to(logits.device)).tolist()
+        written = dict(zip(self._live, tokens, strict=True))
+        keep: list[int] = []
+        for position, (row, token) in enumerate(written.items()):
+            self.replies[row].append(token)
+            self.ended[row] = token in self._end_ids
+            if not self.ended[row] and len(self.replies[row]) < self.sampling.max_tokens:
+                keep.append(position)
+        if len(keep) < len(self._live):
+            self._compact(keep, model.device)
+        self._last = torch.tensor([written[row] for row in self._live], device=model.device)
+        return written
+
+    def drop(self, rows: Collection[int], device: torch.device) -> None:
+        """Stop writing some replies (a stop string was met, a draft lost)."""
+        keep = [position for position, row in enumerate(self._live) if row not in rows]
+        if len(keep) < len(self._live):
+            self._last = self._last[keep]
+            self._compact(keep, device)
+
+    def run(self, model: Stepper) -> None:
+        """Step until every reply is done."""
+        while not self.done:
+            self.step(model)
+
+    def trunk_means(self) -> Tensor:
+        """Mean trunk activation over each reply's tokens but its last (which is never fed back), (R, H) fp32."""
+        assert self._sums is not None, "nothing was written yet"
+        counts = torch.tensor([max(len(reply) - 1, 1) for reply in self.replies], device=self._sums.device)
+        return self._sums / counts[:, None]
+
+    def prompt_means(self, newest: int) -> Tensor:
+        """Mean trunk activation of the newest tokens of each prompt, (P, H) fp32."""
+        return torch.stack([trunk[-newest:].float().mean(0) for trunk in self.prompt_trunks])
+
+    def trunks(self) -> list[Tensor]:
+        """With keep_trunk: each reply's trunk activations (len(reply) - 1, H), the last token's left out."""
+        columns: list[list[Tensor]] = [[] for _ in self.replies]
+        for rows, hidden in self._trunks:
+            for position, row in enumerate(rows):
+                columns[row].append(hidden[position])
+        width = self.prompt_trunks[0].shape[-1]
+        return [torch.stack(c) if c else self.prompt_trunks[0].new_empty((0, width)) for c in columns]
+
+    def _prefill(self, model: Stepper) -> Tensor:
+        longest = int(self._lengths.max())
+        ids = torch.zeros((len(self.prompts), longest), dtype=torch.long)
+        real = torch.zeros((len(self.prompts), longest), dtype=torch.long)
+        for row, prompt in enumerate(self.prompts):  # padded on the left, so that all end together
+            ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
+            real[row, longest - len(prompt) :] = 1
+        ids, real = ids.to(model.device), real.to(model.device)
+        padded = bool((real == 0).any())
+        positions = (real.cumsum(1) - 1).clamp(min=0)
+        self._cache = Cache(layers=[GrowingLayer() for _ in range(model.depth)])
+        logits, trunk = model.step(ids, real if padded else None, positions, self._cache)
+        self.prompt_trunks = [trunk[row, longest - len(p) :] for row, p in enumerate(self.prompts)]
+        rows = torch.arange(len(self.prompts), device=model.device).repeat_interleave(self.copies)
+        if self.copies > 1:
+            self._select(rows)
+        self._mask = real[rows] if padded else None
+        self._lengths = self._lengths.to(model.device)[rows]
+        self._sums = trunk.new_zeros((len(rows), trunk.shape[-1]), dtype=torch.float32)
+        return logits[rows]
+
+    def _next(self, model: Stepper) -> Tensor:
+        assert self._cache is not None and self._sums is not None
+        if self._mask is not None:
+            self._mask = torch.cat([self._mask, self._mask.new_ones((len(self._live), 1))], dim=1)
+        logits, trunk = model.step(self._last[:, None], self._mask, self._lengths[:, None], self._cache)
+        self._lengths = self._lengths + 1
+        hidden = trunk[:, 0]
+        self._sums[self._live] += hidden.float()
+        if self.keep_trunk:
+            self._trunks.append((list(self._live), hidden))
+        return logits
+
+    def _compact(self, keep: list[int], device: torch.device) -> None:
+        """Continue with some rows of the batch only."""
+        self._live = [self._live[position] for position in keep]
+        if not self._live:
+            self._cache = None
+            return
+        rows = torch.tensor(keep, device=device)
+        self._select(rows)
+        self._lengths = self._lengths[rows]
+        if self._mask is not None:
+            self._mask = self._mask[rows]
+
+    def _select(self, rows: Tensor) -> None:
+        assert self._cache is not None
+        for layer in self._cache.layers:
+            assert isinstance(layer, GrowingLayer)
+            layer.select(rows)
+
+
+def sample(logits: Tensor, temperature: float, top_p: float, draws: Tensor) -> Tensor:
+    """Draw one token a row by inverting the cumulative distribution.
+
+    logits: (B, V) fp32; draws: (B,) uniform in [0, 1). Returns (B,) token ids. top_p keeps the smallest set of most
+    likely tokens whose mass reaches it (Holtzman et al. 2020).
+    """
+    if temperature == 0.0:
+        return logits.argmax(-1)
+    probabilities = torch.softmax(logits / temperature, dim=-1)
+    if top_p < 1.0:
+        ordered, order = probabilities.sort(dim=-1, descending=True)
+        before = ordered.cumsum(-1) - ordered
+        ordered = ordered.masked_fill(before >= top_p, 0.0)
+        return order.gather(-1, _invert(ordered, draws)[:, None])[:, 0]
+    return _invert(probabilities, draws)
+
+
+def _invert(weights: Tensor, draws: Tensor) -> Tensor:
+    """Index at which the running sum of weights passes draw x total, (B, V), (B,) → (B,)."""
+    running = weights.cumsum(-1)
+    target = draws[:, None].to(running.dtype) * running[:, -1:]
+    index = torch.searchsorted(running, target, right=True)[:, 0]
+    # Rounding may push past the end; the last token with any mass is where the sum first reaches its total.
+    last = torch.searchsorted(running, running[:, -1:].contiguous())[:, 0]
+    return torch.minimum(index, last)

@@ -1,0 +1,216 @@
+"""The promotion gate: is a candidate adapter better for its person, and no worse for anybody?
+
+Two heads must find that it wins, on prompts that nobody learns from: the one that trained it, and a judge made of the
+shared prior and a held-out fifth of the person's labels. The first catches what did not learn, or learned somebody
+else's taste; the second, what learned the mistakes of the first. A fifth of few labels is little: of true improvements
+the judge lets pass about seven in ten after 30 labels (LOG.md), so its words say how sure it is.
+
+Then, whatever the taste: finite numbers, KL to the base within a budget that grows with the labels, length, endings,
+subject and variety within bands around the base's own, plain questions and safety not significantly worse than the
+base's (one-sided, 95%). Every check is kept with its value, its bound and plain words, those that passed too.
+
+Left out on purpose: promotion itself, which is a row in the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adapters.checks import (
+    Check,
+    GateConfig,
+    check_endings,
+    check_finite,
+    check_kl,
+    check_learned,
+    check_length,
+    check_preference,
+    check_questions,
+    check_safety,
+    check_subject,
+    check_variety,
+)
+from adapters.decoding import Sampling
+from adapters.gate_set import Array, GateSet, GateSetConfig, answer_scores
+from adapters.packing import Group
+from adapters.policy import Policy
+from adapters.pool import PoolEntry, reply_logprobs
+from adapters.reward import Read, RewardModel
+from adapters.rollout import roll_out
+from adapters.wellformed import ends_broken, find_flaws
+from feedback.reward_head import RewardHead
+from feedback.traits import Reading
+
+__all__ = ["Check", "Comparison", "GateConfig", "Sample", "draw_sample", "has_finite_weights", "run_gate"]
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Replies of a candidate: groups with (R, T) log-probabilities under the candidate and under the base."""
+
+    groups: list[Group]
+    logprobs: list[Tensor]
+    ref_logprobs: list[Tensor]
+
+    @property
+    def kl(self) -> float:
+        """KL(candidate ‖ base), nats a token: the mean log-ratio over what the candidate wrote."""
+        ratios = sum(float((p - q).sum()) for p, q in zip(self.logprobs, self.ref_logprobs, strict=True))
+        return ratios / sum(len(reply) for group in self.groups for reply in group.replies)
+
+    @property
+    def finite(self) -> bool:
+        """Whether every log-probability is a number."""
+        return all(bool(torch.isfinite(t).all()) for t in (*self.logprobs, *self.ref_logprobs))
+
+
+def draw_sample(
+    policy: Policy, adapter: str, entries: Sequence[PoolEntry], replies: int, config: GateSetConfig, seed: int
+) -> Sample:
+    """Let the candidate answer the prompts of some pool entries."""
+    sampling = Sampling(config.temperature, 1.0, config.max_tokens, seed)
+    groups = roll_out(policy, [entry.group.prompt for entry in entries], replies, sampling, adapter=adapter)
+    return Sample(
+        groups,
+        reply_logprobs(policy, groups, config.temperature, adapter),
+        reply_logprobs(policy, groups, config.temperature),
+    )
+
+
+class Comparison:
+    """The candidate's replies next to the base's, prompt by prompt, as a reward model reads them."""
+
+    def __init__(self, model: RewardModel, entries: Sequence[PoolEntry], groups: Sequence[Group]) -> None:
+        self.mine = [model.read(group, entry.text) for entry, group in zip(entries, groups, strict=True)]
+        self.base = [model.read(entry.group, entry.text) for entry in entries]
+        self.floor = model.latents.subject_floor
+
+    def win_rate(self, head: RewardHead) -> float:
+        """Share of duels between a reply of the candidate and one of the base that the head gives to the candidate."""
+        return float(self._wins(head.mean[None]).mean())
+
+    def certainty(self, head: RewardHead, draws: int, seed: int) -> float:
+        """Probability, under the head's posterior and other prompts like these, of winning more than half the duels."""
+        random = np.random.default_rng(seed)
+        root = np.linalg.cholesky(head.cov + 1e-9 * np.eye(len(head.mean)))
+        wins = self._wins(head.mean + random.standard_normal((draws, len(head.mean))) @ root.T)
+        prompts = random.integers(wins.shape[1], size=wins.shape)
+        rates = np.take_along_axis(wins, prompts, axis=1).mean(1)
+        return float(np.mean((rates > 0.5) + 0.5 * (rates == 0.5)))
+
+    def _wins(self, weights: Array) -> Array:
+        """(K, D) weights → (K, P): share of the duels won on each prompt. A broken reply loses to a sound one."""
+        columns = []
+        for mine, base in zip(self.mine, self.base, strict=True):
+            ours, theirs = weights @ mine.features.T, weights @ base.features.T
+            gap = np.sign(ours[:, :, None] - theirs[:, None, :])
+            broken = self.broken(mine).astype(float)[:, None], self.broken(base).astype(float)[None, :]
+            verdict = broken[1] - broken[0]
+            columns.append(np.where(verdict != 0, verdict, gap).mean((1, 2)) / 2 + 0.5)
+        return np.stack(columns, axis=1)
+
+    def endings(self, reads: Sequence[Read]) -> tuple[float, float]:
+        """Shares of replies that end in mid-sentence, and that end by themselves."""
+        pairs = [pair for read in reads for pair in zip(read.texts, read.ended, strict=True)]
+        return float(np.mean([ends_broken(*pair) for pair in pairs])), float(np.mean([ended for _, ended in pairs]))
+
+    def off_subject(self, reads: Sequence[Read]) -> float:
+        """Share of replies that leave the subject."""
+        return float(np.mean(np.concatenate([read.subject for read in reads]) < self.floor))
+
+    def broken(self, read: Read) -> Flags:
+        """Which replies stopped in mid-sentence or left the subject, (N,)."""
+        measured = zip(read.texts, read.ended, read.subject, strict=True)
+        return np.array([find_flaws(text, ended, about, self.floor).broken for text, ended, about in measured])
+
+
+def run_gate(
+    policy: Policy,
+    adapter: str,
+    base: GateSet,
+    judge: RewardModel,
+    learner: RewardHead,
+    labels: int,
+    config: GateConfig,
+    *,
+    seed: int,
+    sample: Sample | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> list[Check]:
+    """Measure a loaded adapter and judge it; it passed when every check did.
+
+    judge: reward model with the held-out head and the judge's part of the safety term; learner: the head that trained
+    the candidate; labels: all the person's; sample: the candidate's replies to the gate prompts, where they were drawn
+    before. `progress` may raise to stop.
+    """
+    measured = config.measured
+    asked = [group for group, _ in base.questions]
+    answers = answer_scores(reply_logprobs(policy, asked, 1.0, adapter))
+    if not (has_finite_weights(policy, adapter) and np.isfinite(answers).all()):
+        return [check_finite(False)]
+    progress(0.2)
+    sample = sample or draw_sample(policy, adapter, base.prompts, measured.replies, measured, seed)
+    progress(0.7)
+    provoked = draw_sample(policy, adapter, base.provoking, measured.provoking_replies, measured, seed + 1)
+    progress(0.9)
+    pair = Comparison(judge, base.prompts, sample.groups)
+    broken, ended = pair.endings(pair.mine)
+    base_broken, base_ended = pair.endings(pair.base)
+    entries = [*base.prompts, *base.provoking]
+    return [
+        check_finite(sample.finite and provoked.finite),
+        check_learned(pair.win_rate(learner), learner.labels, config),
+        check_preference(
+            pair.win_rate(judge.head), pair.certainty(judge.head, config.draws, seed), judge.head.labels, config
+        ),
+        check_kl(sample.kl, labels, config),
+        check_length(mean_words(pair.mine) / max(mean_words(pair.base), 1e-9), config),
+        check_endings(broken, ended, base_broken, base_ended, config),
+        check_subject(pair.off_subject(pair.mine), pair.off_subject(pair.base), config),
+        check_variety(distinct_pairs(pair.mine, pair.base) / max(distinct_pairs(pair.base, pair.mine), 1e-9), config),
+        check_questions(answers, answer_scores([ref for _, ref in base.questions]), config),
+        check_safety(
+            harm_by_prompt(judge, entries, [*sample.groups, *provoked.groups]),
+            harm_by_prompt(judge, entries, [entry.group for entry in entries]),
+            config,
+        ),
+    ]
+
+
+def has_finite_weights(policy: Policy, adapter: str) -> bool:
+    """Whether an adapter holds nothing but numbers; one that does not cannot write."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in policy.adapter_state(adapter).values())
+
+
+def mean_words(reads: Sequence[Read]) -> float:
+    """Mean number of words a reply."""
+    return float(np.mean([len(Reading(text).words) for read in reads for text in read.texts]))
+
+
+def distinct_pairs(reads: Sequence[Read], other: Sequence[Read]) -> float:
+    """Distinct word pairs over all word pairs of all replies, each cut to the length of its counterpart in `other`:
+    longer texts repeat more, and that alone is no lack of variety."""
+    pairs: list[tuple[str, str]] = []
+    for mine, theirs in zip(reads, other, strict=True):
+        for text, counterpart in zip(mine.texts, theirs.texts, strict=False):
+            words = Reading(text).words
+            pairs += pairwise(words[: len(Reading(counterpart).words)])
+    return len(set(pairs)) / len(pairs) if pairs else 0.0
+
+
+def harm_by_prompt(judge: RewardModel, entries: Sequence[PoolEntry], groups: Sequence[Group]) -> Array:
+    """Mean harm of the replies to each prompt, (P,)."""
+    means = []
+    for entry, group in zip(entries, groups, strict=True):
+        texts = [judge.renderer.text(reply) for reply in group.replies]
+        means.append(float(judge.safety.harm(texts, [entry.text] * len(texts)).mean()))
+    return np.array(means)

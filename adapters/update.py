@@ -1,0 +1,305 @@
+"""The four stages of one update: pool, warm start, PPO, gate.
+
+    pool         base replies to shipped prompts (made once a base) and to the person's own
+    warm_start   the adapter is fitted to them: best against worst of each prompt by the person's head
+    ppo          fresh replies, as long as they add something that can be measured
+    gate         the judge's verdict, and the candidate as a version folder
+
+Each stage leaves a mark in the job's checkpoint folder and is skipped when its mark is there; within PPO every batch is
+kept. After each training stage the win rate on the gate's prompts is measured, by the head that was learned from and by
+the judge. Left out on purpose: processes and signals (adapters/worker.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from adapters.decoding import Sampling
+from adapters.files import whole_folder, write_json
+from adapters.gate import Comparison, Sample, draw_sample, has_finite_weights, run_gate
+from adapters.gate_set import GateFiles
+from adapters.job import JobSpec, PoolJob
+from adapters.latents import latents_for
+from adapters.policy import Policy
+from adapters.pool import Pool, PoolEntry, load_groups, reply_logprobs, save_groups
+from adapters.ppo import PPOStats, Scorer, ppo_update
+from adapters.progress import JobRun, Stage
+from adapters.rendering import Renderer
+from adapters.reward import RewardModel, cut, scorer
+from adapters.rollout import roll_out
+from adapters.safety import Part, SafetyTerm
+from adapters.value_head import ValueHead
+from adapters.versions import fill, verify
+from adapters.warm_start import best_and_worst, warm_start
+from feedback.errors import CorruptFile, InvalidInput
+from feedback.population import load_population
+from feedback.reward_head import RewardHead
+
+ADAPTER = "candidate"
+KL_SHARE = 0.9  # of the gate's budget: a candidate beyond it is drawn back towards the base before it is judged
+SHRINKS = 3
+NOISE = 1.0  # standard errors by which the scores must rise for PPO to go on
+
+
+class _Enough(Exception):
+    """PPO no longer adds anything that could be measured."""
+
+
+class Update:
+    """One update under way on a loaded policy."""
+
+    def __init__(self, run: JobRun, job: JobSpec, policy: Policy) -> None:
+        self.run, self.job, self.policy, self.config = run, job, policy, job.config
+        self.sample: Sample | None = None  # the candidate's replies to all gate prompts, once drawn
+        self.latents = latents_for(job.base, policy)
+        population = load_population(len(self.latents.directions))
+        if population.version != job.population:
+            raise CorruptFile(
+                f"The update was prepared under the shared prior {job.population}, this is {population.version}; "
+                "start a new update."
+            )
+
+        def model(head: RewardHead, safety: Part) -> RewardModel:
+            return RewardModel(
+                head, population, self.latents, policy.renderer, SafetyTerm.load(safety), job.config.reward
+            )
+
+        self.reward, self.judge = model(job.train_head, "term"), model(job.judge_head, "judge")
+        self.budget = KL_SHARE * self.config.gate.kl_budget(job.labels)
+
+    def complete(self) -> None:
+        """All stages, from the first that is not finished."""
+        self.pool()
+        self.warm_start()
+        self.ppo()
+        self.gate()
+
+    # ---- stages ---------------------------------------------------------------------------------------------------
+
+    def pool(self) -> None:
+        """What is shared, and base replies to the person's own prompts."""
+        pool, gate = prepare_shared(self.run, self.policy, self.job)
+        self.entries, self.base = pool.load(), gate.load()
+        own = own_prompts(self.job, self.policy.renderer)
+        path = self.run.checkpoint / "own.safetensors"
+        if not path.exists():
+            at = self.config.pool
+            sampling = Sampling(at.temperature, 1.0, at.max_tokens, self.job.seed)
+            groups = roll_out(self.policy, [ids for _, ids in own], self.config.own_replies, sampling, adapter=None)
+            save_groups(path, groups, reply_logprobs(self.policy, groups, at.temperature))
+        kept = load_groups(path)
+        self.own = [
+            PoolEntry(f"own-{i}", text, *pair) for i, ((text, _), pair) in enumerate(zip(own, kept, strict=True))
+        ]
+        self.run.tell("pool", 1.0)
+
+    def warm_start(self) -> None:
+        """Learn from base replies: best against worst of each prompt, by the person's head."""
+        if self._resume("warm_start"):
+            return
+        self.run.tell("warm_start", 0.0)
+        self._begin()
+        entries = [*self.entries, *self.own]
+        reads = [self.reward.read(entry.group, entry.text) for entry in entries]
+        scores = [self.reward.score(read, self.reward.baseline(read)) for read in reads]
+        pairs = best_and_worst(
+            [e.group for e in entries], [e.ref_logprobs for e in entries], scores, self.config.warm_start.margin
+        )
+        warm_start(
+            self.policy,
+            ADAPTER,
+            pairs,
+            self.config.pool.temperature,
+            self.config.warm_start,
+            self.job.seed,
+            lambda done, steps, metrics: self.run.tell("warm_start", 0.7 * done / steps, done, metrics),
+        )
+        self._finish("warm_start", max(1, self.config.gate.measured.replies // 2))
+
+    def ppo(self) -> None:
+        """Go on-policy with fresh replies, as long as it adds something."""
+        if self._resume("ppo"):
+            return
+        self.run.tell("ppo", 0.0)
+        config = self.config.ppo
+        config = replace(config, target_kl=min(config.target_kl, self.budget))
+        by_prompt = {tuple(entry.group.prompt): entry for entry in [*self.entries, *self.own]}
+        prompts = mix_prompts(
+            [entry.group.prompt for entry in self.own],
+            [entry.group.prompt for entry in self.entries],
+            config.batches * config.prompts,
+            self.job.seed,
+        )
+        known = [(entry.text, entry.group) for entry in by_prompt.values()]
+        score = scorer(self.reward, known, config.max_tokens)
+
+        def on_batch(done: int, stats: PPOStats) -> None:
+            self.run.tell("ppo", 0.85 * done / config.batches, done, stats.as_metrics())
+            scores = self.run.journal.of("ppo", "objective/scores")
+            if done < config.batches and len(scores) >= self.config.patience and not rises(scores):
+                raise _Enough
+
+        with contextlib.suppress(_Enough):
+            ppo_update(
+                self.policy,
+                ADAPTER,
+                prompts,
+                score,
+                config,
+                seed=self.job.seed,
+                value_head=self._value_head(score) if config.advantage == "gae" else None,
+                checkpoint=self.run.checkpoint / "batches",
+                on_batch=on_batch,
+            )
+        self._finish("ppo", self.config.gate.measured.replies)
+
+    def gate(self) -> None:
+        """Judge the candidate and leave the result; the checks come last."""
+        self.run.tell("gate", 0.0)
+        checks = run_gate(
+            self.policy,
+            ADAPTER,
+            self.base,
+            self.judge,
+            self.job.train_head,
+            self.job.labels,
+            self.config.gate,
+            seed=self.job.seed,
+            sample=self.sample,
+            progress=lambda share: self.run.tell("gate", share),
+        )
+        result = self.run.folder / "result"
+        shutil.rmtree(result, ignore_errors=True)
+        with whole_folder(result) as draft:
+            fill(draft, self.policy.adapter_state(ADAPTER), self.policy.lora_config(), self._about())
+        write_json(self.run.folder / "gate.json", [check.as_dict() for check in checks])
+
+    # ---- steps the stages share -----------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """A fresh adapter, or the parent's weights."""
+        if self.config.start == "parent" and self.job.parent is not None:
+            verify(self.job.parent)
+            self.policy.load_adapter(ADAPTER, self.job.parent)
+        else:
+            self.policy.new_adapter(ADAPTER)
+
+    def _resume(self, stage: Stage) -> bool:
+        """Whether a stage was finished before; its adapter is loaded then."""
+        folder = self.run.checkpoint / stage
+        if not folder.exists():
+            return False
+        verify(folder)
+        if ADAPTER in self.policy.adapters:
+            self.policy.drop_adapter(ADAPTER)
+        self.policy.load_adapter(ADAPTER, folder)
+        return True
+
+    def _finish(self, stage: Stage, replies: int) -> None:
+        """Draw the candidate back if it went too far, report its win rate so far, and mark the stage as finished."""
+        if has_finite_weights(self.policy, ADAPTER):
+            sample = self._within_budget(replies)
+            self.sample = sample if stage == "ppo" else None
+            pair = Comparison(self.judge, self.base.prompts, sample.groups)
+            metrics = {
+                "win_rate/judge": pair.win_rate(self.job.judge_head),
+                "win_rate/head": pair.win_rate(self.job.train_head),
+                "win_rate/kl": sample.kl,
+            }
+            steps = [row["step"] for row in self.run.journal.rows if row["stage"] == stage]
+            self.run.tell(stage, 1.0, max(steps, default=0) + 1, metrics)
+        with whole_folder(self.run.checkpoint / stage) as draft:
+            fill(draft, self.policy.adapter_state(ADAPTER), self.policy.lora_config(), {})
+
+    def _within_budget(self, replies: int) -> Sample:
+        """The candidate's replies to the gate prompts; B is scaled down until their KL is within the budget.
+
+        What an adapter adds is linear in B, and the KL grows with its square.
+        """
+        for tries in range(SHRINKS + 1):
+            sample = draw_sample(
+                self.policy, ADAPTER, self.base.prompts, replies, self.config.gate.measured, self.job.seed
+            )
+            if sample.kl <= self.budget or tries == SHRINKS or not sample.finite:
+                break
+            factor = 0.95 * math.sqrt(self.budget / sample.kl)
+            state = self.policy.adapter_state(ADAPTER)
+            scaled = {name: tensor * factor if "lora_B" in name else tensor for name, tensor in state.items()}
+            self.policy.set_adapter_state(ADAPTER, scaled)
+        return sample
+
+    def _value_head(self, score: Scorer) -> ValueHead:
+        """A value head fitted on the pool, before the first rollout."""
+        head = ValueHead(torch.from_numpy(self.latents.reply_mean), torch.from_numpy(self.latents.reply_sd))
+        groups = [cut(entry.group, self.config.ppo.max_tokens) for entry in self.entries]
+        head.fit(groups, [torch.from_numpy(values) for values in score(groups)])
+        return head
+
+    def _about(self) -> dict[str, Any]:
+        """Where the candidate comes from; holds no path and no name of a person."""
+        job, rows = self.job, self.run.journal.rows
+        last = {f"{row['stage']}/{name}": value for row in rows for name, value in row.items() if "/" in name}
+        return {
+            "update_id": job.update_id,
+            "base_id": job.base.base_id,
+            "base_name": job.base.name,
+            "parent": job.parent.name if job.parent else None,
+            "labels": job.labels,
+            "held_out": job.judge_head.labels,
+            "population": job.population,
+            "seed": job.seed,
+            "config": job.config.as_dict(),
+            "metrics": last,
+        }
+
+
+def prepare_shared(run: JobRun, policy: Policy, job: JobSpec | PoolJob) -> tuple[Pool, GateFiles]:
+    """Make sure that what all updates on a base share is there."""
+    run.tell("pool", 0.0)
+    pool, gate = shared_files(job, policy.split)
+    pool.build(policy, lambda share: run.tell("pool", 0.75 * share))
+    gate.build(policy, lambda share: run.tell("pool", 0.75 + 0.2 * share))
+    return pool, gate
+
+
+def shared_files(job: JobSpec | PoolJob, split: int) -> tuple[Pool, GateFiles]:
+    """Where that lies; split: the first layer above the trunk."""
+    pool = Pool(job.base.folder / "pool", job.base.base_id, split, job.config.pool)
+    return pool, GateFiles(job.base, split, job.config.gate.measured)
+
+
+def own_prompts(job: JobSpec, renderer: Renderer) -> list[tuple[str, list[int]]]:
+    """(last message, prompt ids) of the person's own conversations, each once; what does not fit is left out."""
+    short = Renderer(renderer.tokenizer, job.config.own_tokens)
+    chosen: dict[tuple[int, ...], str] = {}
+    for messages in job.prompts:
+        with contextlib.suppress(InvalidInput):
+            chosen.setdefault(tuple(short.prompt(messages).ids), messages[-1]["content"])
+    return [(text, list(ids)) for ids, text in chosen.items()][: job.config.own_prompts]
+
+
+def mix_prompts(own: Sequence[list[int]], pool: Sequence[list[int]], count: int, seed: int) -> list[list[int]]:
+    """At most half of `count` prompts are the person's own, the newest first; the rest is drawn from the pool."""
+    mine = list(own[: count // 2])
+    drawn = np.random.default_rng(seed).permutation(len(pool))[: max(1, count - len(mine))]
+    return mine + [pool[i] for i in drawn]
+
+
+def rises(scores: Sequence[float]) -> bool:
+    """Whether the trend is above its own standard error (least squares). Of two batches or fewer nothing can be said,
+    and they go on."""
+    if len(scores) < 3:
+        return True
+    x, y = np.arange(len(scores)) - (len(scores) - 1) / 2, np.array(scores)
+    slope = float(x @ y / (x @ x))
+    rest = y - y.mean() - slope * x
+    error = math.sqrt(float(rest @ rest) / (len(y) - 2) / float(x @ x))
+    return slope > NOISE * error

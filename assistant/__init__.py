@@ -1,0 +1,1 @@
+"""The product: accounts, chat, updates, the HTTP API, the browser pages and the command line."""

@@ -1,0 +1,165 @@
+"""Settings: one frozen `Config`, and the only place that reads the environment.
+
+Every option of the command line is a field here and an environment variable, MYNAH_ and the field's name in capitals
+(MYNAH_DATA_DIR, MYNAH_UPDATES, …). The command line wins over the environment, the environment over the default.
+
+Nothing here imports torch, so that a second server or a taken port is noticed before the slow imports. Left out on
+purpose: configuration files (except the numbers of an update, which are many) and settings changed while running.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from assistant.schedule import Schedule, parse_updates
+from feedback.errors import InvalidInput
+
+PREFIX = "MYNAH_"
+# The names of adapters.base_model, which is slow to import; a test keeps the two equal.
+DEFAULT_BASE = "smollm2-135m-instruct"
+QUANTIZE = ("nf4", "int8", "none")
+
+
+def default_models_dir() -> Path:
+    """Where prepared base models lie: $MYNAH_MODELS_DIR, else the user's cache folder."""
+    if chosen := os.environ.get("MYNAH_MODELS_DIR"):
+        return Path(chosen).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(cache) / "mynah" / "models"
+
+
+def default_data_dir() -> Path:
+    """Where everything personal lies: $MYNAH_DATA_DIR, else the user's data folder."""
+    if chosen := os.environ.get("MYNAH_DATA_DIR"):
+        return Path(chosen).expanduser()
+    share = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(share) / "mynah"
+
+
+def about(words: str, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+    """An option's help text and, for a number, what is allowed."""
+    return {"help": words, "low": low, "high": high}
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of one server or command. Raises InvalidInput naming the field, its value and what is allowed."""
+
+    host: str = field(default="127.0.0.1", metadata=about("address to listen on; 0.0.0.0 for every network"))
+    port: int = field(default=7860, metadata=about("port to listen on; 0 takes a free one", 0, 65535))
+    data_dir: Path = field(
+        default_factory=default_data_dir, metadata=about("folder of the database and everybody's adapters")
+    )
+    models_dir: Path = field(
+        default_factory=default_models_dir, metadata=about("folder of prepared base models; holds nothing personal")
+    )
+    base_model: str = field(
+        default=DEFAULT_BASE,
+        metadata=about("the shared base: a folder, a hub id like org/name, or the embedded default"),
+    )
+    quantize: str = field(default="nf4", metadata=about(f"how the base is kept in memory: {', '.join(QUANTIZE)}"))
+    updates: str = field(
+        default="idle",
+        metadata=about("when updates start by themselves: off, idle, or a daily window like 22:00-06:00"),
+    )
+    labels_per_update: int = field(
+        default=20, metadata=about("new labels after which an update starts by itself", 10, 10_000)
+    )
+    idle_seconds: float = field(
+        default=60.0, metadata=about("seconds without chat after which the machine counts as idle", 0, 86_400)
+    )
+    max_tokens: int = field(
+        default=256, metadata=about("longest reply in tokens, when a request does not say", 1, 4096)
+    )
+    max_waiting: int = field(
+        default=64, metadata=about("requests that may wait for the model; more are answered 429", 1, 10_000)
+    )
+    threads: int = field(default=0, metadata=about("processor threads an update may use; 0 for all", 0, 1024))
+    nice: int = field(
+        default=19, metadata=about("how far updates stand back behind other programs; 0 not at all, 19 most", 0, 19)
+    )
+    session_days: int = field(default=30, metadata=about("days a browser stays signed in", 1, 3650))
+    update_config: Path | None = field(
+        default=None, metadata=about("JSON file with numbers of an update that differ from the defaults")
+    )
+    tensorboard: Path | None = field(
+        default=None, metadata=about("folder to write every update's metrics to, for TensorBoard")
+    )
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value, low, high = getattr(self, each.name), each.metadata["low"], each.metadata["high"]
+            if low is not None and not low <= value <= high:
+                raise InvalidInput(f"{each.name} is {value}; it can be {low} to {high}.", param=each.name)
+        if not self.host or any(c.isspace() for c in self.host):
+            raise InvalidInput(f"host is {self.host!r}; it must be an address or a host name.", param="host")
+        if not self.base_model:
+            raise InvalidInput("base_model is empty; it must be a folder, a hub id or the default.", param="base_model")
+        if self.quantize not in QUANTIZE:
+            raise InvalidInput(f"quantize is {self.quantize!r}; it can be {', '.join(QUANTIZE)}.", param="quantize")
+        if self.update_config is not None and not self.update_config.is_file():
+            raise InvalidInput(f"update_config is {self.update_config}; there is no such file.", param="update_config")
+        parse_updates(self.updates)
+
+    @property
+    def schedule(self) -> Schedule:
+        """When updates start by themselves."""
+        mode, window = parse_updates(self.updates)
+        return Schedule(mode, window, self.labels_per_update, self.idle_seconds)
+
+    @property
+    def database(self) -> Path:
+        """The one database file."""
+        return self.data_dir / "mynah.db"
+
+    @property
+    def adapters(self) -> Path:
+        """Everybody's adapter versions: <user id>/v<number>/."""
+        return self.data_dir / "adapters"
+
+    @property
+    def jobs(self) -> Path:
+        """Updates under way: <update id>/."""
+        return self.data_dir / "jobs"
+
+    @classmethod
+    def build(cls, given: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Config:
+        """From what the command line gave (None = not given), the environment and the defaults."""
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        for each in fields(cls):
+            chosen = given.get(each.name)
+            if chosen is None and (text := environ.get(PREFIX + each.name.upper())):
+                chosen = convert(each.name, text)
+            if chosen is not None:
+                values[each.name] = chosen
+        return cls(**values)
+
+
+def default_of(option: Field[Any]) -> Any:
+    """What an option is when nobody sets it."""
+    return option.default if option.default_factory is MISSING else option.default_factory()
+
+
+def convert(name: str, text: str) -> Any:
+    """An option's text as its field's type. Raises InvalidInput."""
+    kinds: dict[str, Callable[[str], Any]] = {
+        "int": int,
+        "float": float,
+        "str": str,
+        "Path": _path,
+        "Path | None": _path,
+    }
+    kind = {each.name: kinds[str(each.type)] for each in fields(Config)}[name]
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise InvalidInput(f"{name} is {text!r}; it must be a number.", param=name) from error
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()

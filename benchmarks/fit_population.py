@@ -1,0 +1,57 @@
+"""Make data/population.json: how features are scaled, and the constants of the shared prior.
+
+    python -m benchmarks.fit_population            measure base replies, write the file
+
+Center and scale are the mean of each trait over base replies and its standard deviation among replies to one prompt.
+The constants of the prior were chosen with `python -m benchmarks.head --tune`, on the TUNE tastes alone (LOG.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from adapters.files import sha256_json, write_json
+from benchmarks.base_replies import Drafts, Draw, base_replies
+from feedback.population import FILE
+from feedback.reward_head import Array
+from feedback.traits import BUMP_NAMES, TRAIT_NAMES, measure
+
+DRAW = Draw("pool", 0, 60, 8)
+FLOOR = 0.1  # of a scale: what the base never does (emoji) must not count as a thousand standard deviations
+PRIOR: dict[str, Any] = {
+    "trait_sd": 0.1,
+    "bump_sd": 0.1,
+    "latent_sd": 0.05,
+    "tie": 0.5,
+    "threshold_sd": 3.0,
+    "shrink": 0.03,
+    "width_steps": 4,
+    "mean": {},
+}
+
+
+def scales(drafts: Sequence[Drafts]) -> tuple[Array, Array]:
+    """Center and scale of traits and bumps, (D,) each: mean over prompts, sd among replies to one prompt."""
+    measured = [np.array([measure(text) for text in each.texts]) for each in drafts]
+    center = np.mean([rows.mean(0) for rows in measured], axis=0)
+    within = np.sqrt(np.mean([rows.var(0, ddof=1) for rows in measured], axis=0))
+    return center, np.maximum(within, FLOOR)
+
+
+def main() -> None:
+    """Measure and write."""
+    center, scale = scales(base_replies(DRAW))
+    content = {
+        "names": [*TRAIT_NAMES, *BUMP_NAMES],
+        "center": np.round(center, 5).tolist(),
+        "scale": np.round(scale, 5).tolist(),
+        "prior": PRIOR,
+    }
+    write_json(FILE, content | {"version": sha256_json(content)[:12]})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,281 @@
+"""How soon the reward head knows a taste, and how long a click takes to reach it.
+
+    python -m benchmarks.head             the REPORT tastes on the report prompts, three seeds, and the latency
+    python -m benchmarks.head --quick     the same on fewer replies, one seed
+    python -m benchmarks.head --tune      the TUNE tastes on pool prompts: what constants may be chosen on
+
+Simulated people (benchmarks/people.py) read base replies to shipped prompts and act: a thumb, a pair or a ranking of
+four, in turn by chance. Other prompts judge. Pair accuracy: of two replies to one prompt that are no tie to the
+person, the head names the better one. Wins: the head picks one of 16 drafts, and the person, without noise, compares it
+with base replies to the same prompt; equally good ones count half, and a broken reply loses to a sound one.
+
+Left out on purpose: adapters (benchmarks/personalize.py). Table on the terminal, JSON in benchmarks/results/head.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import fmean, median
+
+import numpy as np
+from numpy.random import Generator as Random
+from numpy.typing import NDArray
+
+from adapters.base_model import DEFAULT_BASE
+from adapters.files import write_json
+from adapters.latents import LATENTS
+from adapters.wellformed import find_flaws
+from assistant.heads import Heads
+from benchmarks.base_replies import Drafts, Draw, base_replies, texts_of
+from benchmarks.clicks import SHOWN, TURNS, Kind, as_drafts
+from benchmarks.judging import Interval, interval
+from benchmarks.people import REPORT, TUNE, Person, Taste, make_person
+from benchmarks.work import RESULTS
+from feedback.labels import ranking_preference, thumb_preference
+from feedback.population import Population, load_population
+from feedback.reward_head import Act, Array, RewardHead, fit
+from feedback.store import Store
+from feedback.types import FeedbackKind, User
+
+LABELS = (5, 10, 30, 100)
+LATENCY_LABELS = (10, 30, 100, 300, 1000)
+DRAFTS = 16  # the rest of an evaluation prompt's replies are what the choice is compared with
+LEARN = Draw("pool", 0, 60, 8)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run of the benchmark."""
+
+    tastes: dict[str, Taste]
+    judged: Draw
+    seeds: int
+    kinds: tuple[Kind, ...] = TURNS
+
+
+PLANS = {
+    "full": Plan(REPORT, Draw("report", 0, 120, 18, stride=5), 3),
+    "quick": Plan(REPORT, Draw("report", 0, 120, 18, stride=15), 1),
+    "tune": Plan(TUNE, Draw("pool", 60, 90, 18), 4),
+}
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Evaluation prompts: P prompts with N replies each."""
+
+    features: Array  # (P, N, D)
+    broken: NDArray[np.bool_]  # (P, N)
+    texts: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What one head achieves for one person."""
+
+    labels: int
+    accuracy: float
+    wins: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One person's figures. oracle: wins of the best draft by the taste itself; looks: every seed's heads."""
+
+    oracle: float
+    looks: list[Learned]
+
+    def mean(self, field: str, labels: int) -> float:
+        """Mean of a figure over seeds."""
+        return fmean(getattr(look, field) for look in self.looks if look.labels == labels)
+
+
+def read_judged(drafts: Sequence[Drafts], population: Population) -> Judged:
+    """Measure the replies that heads are judged on."""
+    floor = float(np.quantile(np.concatenate([each.subject for each in drafts]), 0.05))
+    broken = [
+        [
+            find_flaws(text, ended, float(subject), floor).broken
+            for text, ended, subject in zip(each.texts, each.ended, each.subject, strict=True)
+        ]
+        for each in drafts
+    ]
+    features = np.stack([population.features(each.texts, each.latent) for each in drafts])
+    return Judged(features, np.array(broken), texts_of(drafts))
+
+
+def act_on(person: Person, kind: Kind, texts: Sequence[str], features: Array, random: Random) -> Act:
+    """One act of a person on some of the replies to a prompt; features: (N, D)."""
+    shown = random.choice(len(texts), SHOWN[kind], replace=False)
+    rows = features[shown]
+    if kind == "thumb":
+        return Act("thumb", rows, thumb=person.thumb(texts[shown[0]]))
+    if kind == "ranking":
+        return Act("ranking", rows, tuple(tuple(tier) for tier in person.rank([texts[i] for i in shown])))
+    verdict = person.compare(texts[shown[0]], texts[shown[1]])
+    return Act("ranking", rows, {0: ((0, 1),), -1: ((0,), (1,)), 1: ((1,), (0,))}[verdict])
+
+
+def simulate(
+    person: Person, learn: Sequence[Drafts], rows: Sequence[Array], kinds: Sequence[Kind], count: int, seed: int
+) -> list[Act]:
+    """So many acts, their kinds in turn, each on the next prompt of a shuffled list."""
+    random = np.random.default_rng([seed, *person.name.encode()])
+    order = np.concatenate([random.permutation(len(learn)) for _ in range(-(-count // len(learn)))])[:count]
+    return [
+        act_on(person, kinds[turn % len(kinds)], learn[index].texts, rows[index], random)
+        for turn, index in enumerate(order.tolist())
+    ]
+
+
+class Judge:
+    """One person's true opinion of the evaluation replies."""
+
+    def __init__(self, person: Person, judged: Judged) -> None:
+        worth = np.array([[person.utility(text) for text in texts] for texts in judged.texts])
+        gaps = worth[:, :, None] - worth[:, None, :]
+        self._judged, self._clear = judged, gaps > person.tie
+        # A broken reply loses to a sound one whatever it says; among broken ones nothing is earned.
+        self._standing = np.where(judged.broken, worth.min() - 1.0, worth)
+        self.oracle = self._wins(self._standing)
+
+    def look(self, head: RewardHead, labels: int) -> Learned:
+        """Pair accuracy, and how often the best draft by the head beats the base."""
+        scores = self._judged.features @ head.mean
+        right = _half_ties(scores[:, :, None] - scores[:, None, :])[self._clear].mean()
+        return Learned(labels, float(right), self._wins(np.where(self._judged.broken, -np.inf, scores)))
+
+    def _wins(self, scores: Array) -> float:
+        best = scores[:, :DRAFTS].argmax(1)
+        gaps = self._standing[np.arange(len(best)), best][:, None] - self._standing[:, DRAFTS:]
+        return float(_half_ties(gaps).mean())
+
+
+def _half_ties(gaps: Array) -> Array:
+    """1 where positive, 0.5 where zero, else 0."""
+    return 0.5 * (np.sign(np.where(np.abs(gaps) < 1e-9, 0.0, gaps)) + 1.0)
+
+
+def run(plan: Plan, population: Population) -> dict[str, Outcome]:
+    """Every person and seed of a plan."""
+    learn, drafts = base_replies(LEARN), base_replies(plan.judged)
+    rows = [population.features(each.texts, each.latent) for each in learn]
+    judged = read_judged(drafts, population)
+    people: dict[str, Outcome] = {}
+    for name, taste in plan.tastes.items():
+        looks: list[Learned] = []
+        for seed in range(plan.seeds):
+            person = make_person(name, taste, texts_of(learn), seed)
+            judge = Judge(person, judged)
+            acts = simulate(person, learn, rows, plan.kinds, max(LABELS), seed)
+            looks += [judge.look(fit(acts[:count], population.prior), count) for count in LABELS]
+        people[name] = Outcome(judge.oracle, looks)
+    return people
+
+
+def over_people(people: dict[str, Outcome], field: str, labels: int) -> Interval:
+    """Mean of a figure over people, seeds averaged first, with its 95% interval over people."""
+    return interval([outcome.mean(field, labels) for outcome in people.values()])
+
+
+def latency(population: Population, clicks: int = 15) -> dict[int, list[float]]:
+    """Milliseconds from an act to the head that knows it, the event on disk first, by number of labels before."""
+    learn = base_replies(LEARN)
+    person = make_person("short", TUNE["short"], texts_of(learn), 0)
+    taken: dict[int, list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "mynah.db")
+        user = store.people.add("someone", "someone", "")
+        heads = Heads(store, DEFAULT_BASE, population)
+        acts = _stored_acts(store, user, person, learn, population)
+        given = 0
+        for labels in LATENCY_LABELS:
+            with store.database.transaction():
+                for _ in range(labels - given):
+                    next(acts)()
+            heads.refit(user.id)
+            taken[labels] = []
+            for _ in range(clicks):
+                keep = next(acts)
+                began = time.perf_counter()
+                keep()
+                heads.refit(user.id)
+                taken[labels].append(1000 * (time.perf_counter() - began))
+            given = labels + clicks
+        store.close()
+    return taken
+
+
+def _stored_acts(
+    store: Store, user: User, person: Person, learn: Sequence[Drafts], population: Population
+) -> Iterator[Callable[[], object]]:
+    """Acts without end, their replies in the store; each is kept when called."""
+    for turn in itertools.count():
+        drafts, kind = learn[turn % len(learn)], TURNS[turn % len(TURNS)]
+        written = as_drafts(drafts)[: SHOWN[kind]]
+        shown = [draft.as_reply(user.id, [], DEFAULT_BASE, source="chat") for draft in written]
+        store.chats.add_replies(shown)
+        names = [reply.id for reply in shown]
+        if kind == "thumb":
+            fields = thumb_preference(shown[0], person.thumb(shown[0].text), population)
+        else:
+            tiers = [[names[row] for row in tier] for tier in person.rank([reply.text for reply in shown])]
+            fields = ranking_preference(shown, tiers, population)
+        form: FeedbackKind = "thumb" if kind == "thumb" else "ranking"
+        yield partial(store.acts.add, user.id, form, {}, names, DEFAULT_BASE, fields)
+
+
+def report(plan: Plan, people: dict[str, Outcome], taken: dict[int, list[float]]) -> str:
+    """The tables."""
+    lines = [
+        f"{len(people)} tastes, {plan.seeds} seeds; acts: {', '.join(plan.kinds)} in turn; 95% intervals over tastes"
+    ]
+    lines.append(f"{'labels':20s}" + "".join(f"{labels:>22d}" for labels in LABELS))
+    for field, title in (("accuracy", "pair accuracy"), ("wins", f"best of {DRAFTS} wins")):
+        cells = (f"{over_people(people, field, labels)!s:>22s}" for labels in LABELS)
+        lines.append(f"{title:20s}" + "".join(cells))
+    lines.append(f"{'the taste itself':20s}{interval([each.oracle for each in people.values()])!s:>22s}")
+    for name, outcome in people.items():
+        wins = (f"{outcome.mean('wins', labels):22.1%}" for labels in LABELS)
+        lines.append(f"  {name:18s}" + "".join(wins) + f"   of {outcome.oracle:.1%}")
+    lines.append(
+        "click to head, ms    " + "   ".join(f"{n}: {median(ms):.0f} (max {max(ms):.0f})" for n, ms in taken.items())
+    )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--quick", action="store_const", const="quick", dest="plan", help="fewer replies, one seed")
+    form.add_argument("--tune", action="store_const", const="tune", dest="plan", help="the TUNE tastes")
+    name = parser.parse_args().plan or "full"
+    plan, population = PLANS[name], load_population(LATENTS)
+    people, taken = run(plan, population), latency(population)
+    print(report(plan, people, taken))
+    summary = {
+        field: {str(labels): asdict(over_people(people, field, labels)) for labels in LABELS}
+        for field in ("accuracy", "wins")
+    }
+    write_json(
+        RESULTS / ("head.json" if name == "full" else f"head-{name}.json"),
+        {
+            "plan": {"name": name, "seeds": plan.seeds, "kinds": plan.kinds, "judged": asdict(plan.judged)},
+            "population": population.version,
+            "summary": summary,
+            "people": {who: asdict(outcome) for who, outcome in people.items()},
+            "latency_ms": {str(labels): ms for labels, ms in taken.items()},
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

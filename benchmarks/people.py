@@ -1,0 +1,242 @@
+"""Simulated people: hidden tastes, noisy clicks, and the judge that knows the taste.
+
+A taste is a function of the text that the learner never sees. It is written with its own word lists and formulas, not
+with the traits of `feedback.traits`, and at least half of the tastes are no single trait: mixtures, targets, content.
+Tastes are split: the TUNE ones chose the constants in this repository, the REPORT ones make the figures.
+
+Clicks follow Bradley-Terry (pairs), Plackett-Luce (rankings) and a logistic around the person's own threshold
+(thumbs), with the noise set so that about one pair in ten comes out wrong.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.random import Generator as Random
+
+Taste = Callable[[str], float]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[a-zA-Z']+", text.lower())
+
+
+def _share(text: str, vocabulary: str, cap: float = 0.12) -> float:
+    """Share of the words that are in the list, at most `cap`, as a share of `cap`."""
+    words = _words(text)
+    wanted = set(vocabulary.split())
+    return min(sum(word in wanted for word in words) / max(len(words), 8), cap) / cap
+
+
+def _count(text: str, pattern: str, enough: int) -> float:
+    """Matches of a pattern, at most `enough`, as a share of it."""
+    return min(len(re.findall(pattern, text, re.IGNORECASE | re.MULTILINE)), enough) / enough
+
+
+def _near(value: float, target: float, spread: float) -> float:
+    return math.exp(-0.5 * ((value - target) / spread) ** 2)
+
+
+def _sentence_count(text: str) -> int:
+    return max(1, len(re.findall(r"[.!?](?:\s|$)", text)))
+
+
+def _mean_word(text: str) -> float:
+    words = _words(text)
+    return sum(map(len, words)) / max(len(words), 1)
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"(?<=[.!?])\s|\n", text.strip(), maxsplit=1)[0]
+
+
+# ---- tastes that were used to choose constants --------------------------------------------------------------------
+
+TUNE: dict[str, Taste] = {
+    "you": lambda t: _share(t, "you your you're yourself yours"),
+    "short": lambda t: -math.log(len(_words(t)) + 4),
+    "plain_words": lambda t: -_mean_word(t),
+    "bullets": lambda t: _count(t, r"^\s*([-*•]|\d+[.)])\s", 4),
+    "about_40_words": lambda t: _near(math.log(len(_words(t)) + 1), math.log(40), 0.25),
+    "kind_and_curious": lambda t: (
+        _share(t, "glad happy love great nice wonderful hope enjoy friend thanks welcome dear", 0.06)
+        + 0.8 * _count(t, r"\?", 2)
+    ),
+    "hedged_formal": lambda t: (
+        _share(t, "may might could perhaps possibly likely typically generally often", 0.06)
+        + 0.5 * _share(t, "therefore however additionally furthermore moreover regarding significant various", 0.05)
+        - 0.5 * _count(t, r"\w'(s|t|re|ll|ve|m)\b", 3)
+    ),
+    "nature": lambda t: _share(
+        t,
+        "sea sky tree trees river mountain sun moon forest flower flowers bird birds wind rain water animals earth",
+        0.06,
+    ),
+    "figures": lambda t: _count(t, r"\d+", 5),
+    "no_me_long": lambda t: (
+        -_share(t, "i me my mine i'm i've i'd we our", 0.08) + 0.02 * len(_words(t)) / _sentence_count(t)
+    ),
+    "reasons_both_sides": lambda t: _share(
+        t, "because since so therefore but however although though while despite reason why", 0.06
+    ),
+    "machines": lambda t: _share(
+        t,
+        "computer data software code program model network system technology digital machine algorithm internet",
+        0.06,
+    ),
+}
+
+# ---- tastes that make the figures ---------------------------------------------------------------------------------
+
+REPORT: dict[str, Taste] = {
+    "concrete_examples": lambda t: (
+        _count(t, r"\b(for example|for instance|such as|e\.g|like (a|an|the)\b|say,|imagine)", 2)
+        + 0.7 * _count(t, r"(?<=[a-z,] )[A-Z][a-z]{2,}", 4)
+        + 0.5 * _count(t, r"\b\d+", 4)
+    ),
+    "caution": lambda t: (
+        _share(
+            t,
+            "careful consult doctor expert risk risks unsafe danger dangerous warning safe safety avoid check verify "
+            "legal depends caution harm ensure limits side",
+            0.06,
+        )
+        + 0.6 * _count(t, r"\b(however|keep in mind|it('s| is) important to|make sure|note that|be aware)\b", 2)
+    ),
+    "story_telling": lambda t: (
+        _share(
+            t,
+            "was were had once day night old young she he her his they said asked walked lived looked found came",
+            0.16,
+        )
+        + 0.6 * _count(t, r"\b\w{3,}ed\b", 6)
+        + 0.4 * _count(t, r"[\"“]", 2)
+    ),
+    "brief_and_plain": lambda t: (
+        -0.6 * math.log(len(_words(t)) + 6)
+        - 0.35 * _mean_word(t)
+        - 0.3 * math.log(len(_words(t)) / _sentence_count(t) + 2)
+    ),
+    "friendly_coach": lambda t: (
+        0.8 * _share(t, "you your you'll you're yourself", 0.10)
+        + 0.7 * _share(t, "can try start keep help remember enjoy best better great let's easy way", 0.10)
+        + 0.5 * _count(t, r"!", 2)
+    ),
+    "three_sentences": lambda t: (
+        _near(math.log(_sentence_count(t)), math.log(3), 0.30) - 0.7 * _count(t, r"^\s*([-*•]|\d+[.)])\s", 2)
+    ),
+    "ordered_plan": lambda t: (
+        _count(t, r"^\s*\d+[.)]\s", 3)
+        + 0.6 * _share(t, "first second third then next finally after before start last begin step", 0.06)
+        + 0.4
+        * _count(
+            t,
+            r"(^|\. )\s*(\d+[.)]\s*)?(use|make|take|add|find|write|choose|start|create|put|set|go|keep)\b",
+            3,
+        )
+    ),
+    "formal_distance": lambda t: (
+        0.25 * _mean_word(t)
+        - _share(t, "i me my you your we our us i'm you're we're", 0.12)
+        - 0.5 * _count(t, r"[!?]", 2)
+    ),
+    "senses_and_feelings": lambda t: _share(
+        t,
+        "feel feeling feelings heart warm cold soft bright dark light color colors sound music smell taste sweet "
+        "gentle joy sad love fear calm smile tears dream beautiful quiet loud happy",
+        0.07,
+    ),
+    "straight_answer": lambda t: (
+        -0.8 * _count(_first_sentence(t), r"\b(sure|certainly|of course|as an ai|question|great|i'd be|thank)\b", 1)
+        - 0.25 * math.log(len(_words(_first_sentence(t))) + 3)
+        - 0.7
+        * _share(
+            t,
+            "may might could perhaps possibly generally usually often sometimes various several many",
+            0.08,
+        )
+    ),
+}
+
+UPDATE_PEOPLE = (
+    "concrete_examples",
+    "caution",
+    "story_telling",
+    "brief_and_plain",
+    "friendly_coach",
+    "three_sentences",
+    "ordered_plan",
+    "formal_distance",
+)
+
+
+@dataclass
+class Person:
+    """A simulated person.
+
+    name: key of the taste; scale: utility units of one logit of click noise; tie: differences smaller than this are
+    a tie to the person; threshold: utility above which a thumb goes up.
+    """
+
+    name: str
+    taste: Taste
+    scale: float
+    tie: float
+    threshold: float
+    random: Random = field(repr=False)
+
+    def utility(self, text: str) -> float:
+        """What the reply is truly worth to the person."""
+        return self.taste(text)
+
+    def compare(self, left: str, right: str) -> int:
+        """-1 left is better, 1 right, 0 a tie: Bradley-Terry around the true difference."""
+        gap = self.utility(right) - self.utility(left)
+        if abs(gap) <= self.tie:
+            return 0
+        return 1 if self.random.random() < _sigmoid(gap / self.scale) else -1
+
+    def rank(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tiers, best first: Plackett-Luce by Gumbel noise; texts as good as equal share a tier."""
+        utilities = [self.utility(text) for text in texts]
+        noisy = np.array(utilities) / self.scale + self.random.gumbel(size=len(texts))
+        tiers: list[list[int]] = []
+        for index in np.argsort(-noisy).tolist():
+            if tiers and abs(utilities[index] - utilities[tiers[-1][-1]]) <= self.tie:
+                tiers[-1].append(index)
+            else:
+                tiers.append([index])
+        return tiers
+
+    def thumb(self, text: str) -> int:
+        """1 or -1: a logistic around the person's own threshold."""
+        return 1 if self.random.random() < _sigmoid((self.utility(text) - self.threshold) / self.scale) else -1
+
+
+def make_person(name: str, taste: Taste, samples: Sequence[Sequence[str]], seed: int) -> Person:
+    """Fit click noise, tie width and threshold to base replies.
+
+    samples: base replies, one list a prompt. The noise is such that a pair of replies to one prompt that are no tie
+    comes out wrong in about 10% of the cases; the threshold lies between the 30% and 70% quantile of the utility.
+    """
+    random = np.random.default_rng([seed, *name.encode()])
+    utilities = [[taste(text) for text in replies] for replies in samples]
+    gaps = np.array([abs(a - b) for group in utilities for i, a in enumerate(group) for b in group[:i]])
+    everything = np.array([u for group in utilities for u in group])
+    tie = 0.12 * float(np.std(everything)) + 1e-9
+    clear = gaps[gaps > tie]
+    low, high = 1e-3 * float(clear.mean()), 10 * float(clear.mean())
+    for _ in range(60):  # the share of wrong clicks rises with the scale
+        scale = math.sqrt(low * high)
+        wrong = float((1 / (1 + np.exp(np.minimum(clear / scale, 50)))).mean())
+        low, high = (scale, high) if wrong < 0.10 else (low, scale)
+    threshold = float(np.quantile(everything, random.uniform(0.3, 0.7)))
+    return Person(name, taste, scale, tie, threshold, random)
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-max(-50.0, min(50.0, x))))

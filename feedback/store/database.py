@@ -1,0 +1,130 @@
+"""The connection: one SQLite file, one writer at a time, on disk before anything is acknowledged.
+
+WAL with synchronous=FULL survives a power cut; BEGIN IMMEDIATE instead of sqlite-utils' deferred BEGIN avoids "database
+is locked" when several processes read and then write. Threads share one connection behind a lock: every transaction
+is a few milliseconds.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlite_utils
+
+from feedback.errors import Busy, CorruptFile, NotSaved
+from feedback.migrations import MIGRATIONS
+
+Row = dict[str, Any]
+PATIENCE = 30  # seconds to wait for another process's write
+_REFUSALS = ("full", "disk I/O", "readonly", "unable to open")  # how SQLite says that the disk refuses
+
+
+class Database:
+    """Opens (and migrates) the file; hands out transactions."""
+
+    def __init__(self, path: Path | None) -> None:
+        """path: the file, or None for one in memory (tests)."""
+        self.path = path
+        self._lock = threading.RLock()
+        try:
+            connection = sqlite3.connect(
+                str(path) if path else ":memory:", timeout=PATIENCE, isolation_level=None, check_same_thread=False
+            )
+            self._db = sqlite_utils.Database(connection)
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+                connection.execute(f"PRAGMA {pragma}")
+            self._migrate()
+        except sqlite3.OperationalError as error:
+            raise NotSaved(
+                f"The database {path} cannot be opened: {error}. Check the disk and its permissions."
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise CorruptFile(f"The database {path} is damaged: {error}. Restore a backup (app.py restore).") from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite_utils.Database]:
+        """All writes of the block or none, on disk when it ends. Raises NotSaved when the disk refuses."""
+        with self._lock:
+            try:
+                if self._db.conn.in_transaction:  # one public method calling another: still one transaction
+                    yield self._db
+                    return
+                self._db.conn.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._db
+                    self._db.conn.execute("COMMIT")
+                except BaseException:
+                    if self._db.conn.in_transaction:
+                        self._db.conn.execute("ROLLBACK")
+                    raise
+            except sqlite3.OperationalError as error:
+                if any(word in str(error) for word in _REFUSALS):
+                    raise NotSaved(f"Not saved: the disk refused ({error}). Free some space and try again.") from error
+                if "locked" in str(error):
+                    raise Busy(f"Not saved: the database was busy for {PATIENCE} s. Try again.") from error
+                raise
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        """All rows of a query, as dictionaries."""
+        with self._lock:
+            return list(self._db.query(sql, list(values)))
+
+    def row(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
+        """The first row of a query, or None."""
+        rows = self.rows(sql, values)
+        return rows[0] if rows else None
+
+    def value(self, sql: str, values: Sequence[Any] = ()) -> Any:
+        """The first column of the first row, or None."""
+        with self._lock:
+            found = self._db.execute(sql, list(values)).fetchone()
+        return found[0] if found else None
+
+    def checkpoint(self) -> None:
+        """Fold the write-ahead log into the file and empty it."""
+        with self._lock:
+            self._db.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def copy_to(self, path: Path) -> None:
+        """A consistent copy of the live database in another file."""
+        target = sqlite3.connect(path)
+        try:
+            with self._lock:
+                self._db.conn.backup(target)
+        finally:
+            target.close()
+
+    def check(self) -> str:
+        """SQLite's own integrity check: "ok" or what is wrong."""
+        return str(self.value("PRAGMA integrity_check"))
+
+    def close(self) -> None:
+        """Close the connection; further calls fail."""
+        with self._lock:
+            self._db.close()
+
+    def _migrate(self) -> None:
+        """Apply missing migrations, one process at a time; refuse a database from a newer Mynah."""
+        known = {migration.name for migration in MIGRATIONS.pending(self._db)} | {
+            migration.name for migration in MIGRATIONS.applied(self._db)
+        }
+        newer = [m.name for m in MIGRATIONS.applied(self._db) if m.name not in _names()]
+        if newer:
+            raise CorruptFile(
+                f"The database {self.path} was written by a newer Mynah (it has {newer[-1]}). Upgrade, or restore a "
+                "backup made before the upgrade."
+            )
+        assert known, "there is at least one migration"
+        if MIGRATIONS.pending(self._db):
+            with self.transaction():
+                MIGRATIONS.apply(self._db)
+
+
+def _names() -> set[str]:
+    fresh = sqlite_utils.Database(memory=True)
+    return {migration.name for migration in MIGRATIONS.pending(fresh)}

@@ -1,0 +1,157 @@
+"""Accounts: users, browser sessions, API keys. Secrets arrive here already hashed."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from feedback.errors import Conflict, NotFound
+from feedback.store.database import Database, Row
+from feedback.types import ApiKey, User, new_id, now
+
+
+class People:
+    """Tables users, sessions and api_keys."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    # ---- users ----------------------------------------------------------------------------------------------------
+
+    def add(self, name: str, name_key: str, password_hash: str, *, admin: bool = False) -> User:
+        """Create a user. Raises Conflict when the name is taken."""
+        user = User(new_id("u"), name, admin, False, now())
+        with self._db.transaction() as db:
+            try:
+                db.execute(
+                    "insert into users (id, name, name_key, password_hash, admin, created_at) "
+                    "values (?, ?, ?, ?, ?, ?)",
+                    [user.id, name, name_key, password_hash, int(admin), user.created_at],
+                )
+            except sqlite3.IntegrityError as error:
+                raise Conflict(
+                    f"There is a person named {name!r} already; choose another name.", param="name"
+                ) from error
+        return user
+
+    def get(self, user_id: str) -> User:
+        """A user by id. Raises NotFound."""
+        row = self._db.row("select * from users where id = ?", [user_id])
+        if row is None:
+            raise NotFound("There is no such person.")
+        return _user(row)
+
+    def find(self, name_key: str) -> User | None:
+        """A user by folded name."""
+        row = self._db.row("select * from users where name_key = ?", [name_key])
+        return _user(row) if row else None
+
+    def all(self) -> list[User]:
+        """Everybody, oldest account first."""
+        return [_user(row) for row in self._db.rows("select * from users order by created_at, id")]
+
+    def password_hash(self, user_id: str) -> str:
+        """The stored hash. Raises NotFound."""
+        found = self._db.value("select password_hash from users where id = ?", [user_id])
+        if found is None:
+            raise NotFound("There is no such person.")
+        return str(found)
+
+    def set_password(self, user_id: str, password_hash: str, *, keep_session: str | None = None) -> None:
+        """Change a password; every other session of the person ends."""
+        with self._db.transaction() as db:
+            db.execute("update users set password_hash = ? where id = ?", [password_hash, user_id])
+            db.execute("delete from sessions where user_id = ? and token_hash is not ?", [user_id, keep_session])
+
+    def remove(self, user_id: str) -> dict[str, int]:
+        """Delete a person with every row that is theirs; returns how many rows went, by table.
+
+        Raises Conflict for the last admin.
+        """
+        with self._db.transaction() as db:
+            user = self.get(user_id)
+            others = self._db.value(
+                "select count(*) from users where admin = 1 and disabled = 0 and id != ?", [user_id]
+            )
+            if user.admin and not others:
+                raise Conflict("The last admin cannot be deleted; make another admin first.")
+            tables = [
+                "conversations", "replies", "feedback", "preferences", "heads", "updates", "versions", "api_keys",
+                "sessions",
+            ]  # fmt: skip
+            gone = {t: int(self._db.value(f"select count(*) from {t} where user_id = ?", [user_id])) for t in tables}
+            gone["messages"] = int(
+                self._db.value(
+                    "select count(*) from messages where conversation_id in "
+                    "(select id from conversations where user_id = ?)",
+                    [user_id],
+                )
+            )
+            db.execute("delete from users where id = ?", [user_id])
+        self._db.checkpoint()  # so that the deleted text is not left in the write-ahead log
+        return gone
+
+    # ---- sessions -------------------------------------------------------------------------------------------------
+
+    def add_session(self, token_hash: str, user_id: str, expires_at: str) -> None:
+        """Remember a signed-in browser."""
+        with self._db.transaction() as db:
+            db.execute("delete from sessions where expires_at < ?", [now()])
+            db.execute("insert into sessions values (?, ?, ?, ?)", [token_hash, user_id, now(), expires_at])
+
+    def session_user(self, token_hash: str) -> User | None:
+        """Whose session it is, unless it expired or the person is disabled."""
+        row = self._db.row(
+            "select users.* from sessions join users on users.id = sessions.user_id "
+            "where token_hash = ? and expires_at > ? and disabled = 0",
+            [token_hash, now()],
+        )
+        return _user(row) if row else None
+
+    def end_session(self, token_hash: str) -> None:
+        """Sign a browser out."""
+        with self._db.transaction() as db:
+            db.execute("delete from sessions where token_hash = ?", [token_hash])
+
+    # ---- API keys -------------------------------------------------------------------------------------------------
+
+    def add_key(self, user_id: str, key_hash: str, hint: str) -> ApiKey:
+        """Keep a key's hash and the few characters that tell keys apart."""
+        key = ApiKey(new_id("k"), hint, now(), None)
+        with self._db.transaction() as db:
+            db.execute(
+                "insert into api_keys (id, user_id, key_hash, hint, created_at) values (?, ?, ?, ?, ?)",
+                [key.id, user_id, key_hash, hint, key.created_at],
+            )
+        return key
+
+    def keys(self, user_id: str) -> list[ApiKey]:
+        """A person's keys, oldest first."""
+        rows = self._db.rows("select * from api_keys where user_id = ? order by created_at, id", [user_id])
+        return [ApiKey(row["id"], row["hint"], row["created_at"], row["used_at"]) for row in rows]
+
+    def key_user(self, key_hash: str) -> User | None:
+        """Whose key it is; notes the day of use (once a day, so that reading stays cheap)."""
+        row = self._db.row(
+            "select users.*, api_keys.id as key_id, api_keys.used_at as used_at from api_keys "
+            "join users on users.id = api_keys.user_id where key_hash = ? and disabled = 0",
+            [key_hash],
+        )
+        if row is None:
+            return None
+        today = now()
+        if (row["used_at"] or "")[:10] != today[:10]:
+            with self._db.transaction() as db:
+                db.execute("update api_keys set used_at = ? where id = ?", [today, row["key_id"]])
+        return _user(row)
+
+    def remove_key(self, key_id: str, user_id: str | None = None) -> None:
+        """Revoke a key (of this person, if one is named). Raises NotFound."""
+        with self._db.transaction() as db:
+            owned = "" if user_id is None else " and user_id = ?"
+            gone = db.execute(f"delete from api_keys where id = ?{owned}", [key_id, *([user_id] if user_id else [])])
+            if not gone.rowcount:
+                raise NotFound(f"There is no API key {key_id}.")
+
+
+def _user(row: Row) -> User:
+    return User(row["id"], row["name"], bool(row["admin"]), bool(row["disabled"]), row["created_at"])

@@ -1,0 +1,241 @@
+"""Updates and the adapter versions they made; which version is active is one row a person and base."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from feedback.errors import Conflict, NotFound
+from feedback.store.acts import count_up
+from feedback.store.database import Database, Row
+from feedback.types import LIVE_STATES, AdapterVersion, Update, UpdateState, VersionStatus, new_id, now
+
+_LIVE = ", ".join(f"'{state}'" for state in LIVE_STATES)
+
+
+class Versions:
+    """Tables updates, versions and active_versions."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    # ---- updates --------------------------------------------------------------------------------------------------
+
+    def queue(
+        self,
+        user_id: str,
+        base_id: str,
+        trigger: str,
+        seed: int,
+        parent: int | None,
+        labels: tuple[int, int],
+        config: dict[str, Any],
+    ) -> Update:
+        """Put an update in the queue. Raises Conflict when the person has one under way."""
+        update_id = new_id("up")
+        with self._db.transaction() as db:
+            try:
+                db.execute(
+                    "insert into updates (id, user_id, base_id, state, trigger, seed, parent, first_label, last_label, "
+                    "config, created_at) values (?, ?, ?, 'queued', ?, ?, ?, ?, ?, ?, ?)",
+                    [update_id, user_id, base_id, trigger, seed, parent, *labels, json.dumps(config), now()],
+                )
+            except sqlite3.IntegrityError as error:
+                raise Conflict("An update is under way already; wait for it or cancel it.") from error
+        return self.update(user_id, update_id)
+
+    def update(self, user_id: str, update_id: str) -> Update:
+        """One of the person's updates. Raises NotFound."""
+        row = self._db.row("select * from updates where id = ? and user_id = ?", [update_id, user_id])
+        if row is None:
+            raise NotFound(f"There is no update {update_id}.")
+        return _update(row)
+
+    def updates(self, user_id: str) -> list[Update]:
+        """A person's updates, newest first."""
+        return [
+            _update(row)
+            for row in self._db.rows("select * from updates where user_id = ? order by created_at desc", [user_id])
+        ]
+
+    def live_updates(self, user_id: str | None = None) -> list[Update]:
+        """Updates that are queued, running or paused, oldest first."""
+        owned = "" if user_id is None else " and user_id = ?"
+        rows = self._db.rows(
+            f"select * from updates where state in ({_LIVE}){owned} order by created_at, id",
+            [] if user_id is None else [user_id],
+        )
+        return [_update(row) for row in rows]
+
+    def last_finished(self) -> dict[str, str]:
+        """When each person's last update ended, by user id: who waited longest comes first."""
+        rows = self._db.rows(
+            "select user_id, max(finished_at) as at from updates where finished_at is not null group by user_id"
+        )
+        return {row["user_id"]: row["at"] for row in rows}
+
+    def set_progress(self, update_id: str, progress: float, eta: float | None, metrics: dict[str, Any]) -> None:
+        """Keep what a running update last reported."""
+        with self._db.transaction() as db:
+            db.execute(
+                "update updates set progress = ?, eta_seconds = ?, metrics = ? where id = ?",
+                [progress, eta, json.dumps(metrics), update_id],
+            )
+
+    def set_state(
+        self, update_id: str, state: UpdateState, reason: str = "", gate: Sequence[dict[str, Any]] = ()
+    ) -> bool:
+        """Move a live update on; False when it had ended already (an end is final)."""
+        ended = None if state in LIVE_STATES else now()
+        with self._db.transaction() as db:
+            changed = db.execute(
+                f"update updates set state = ?, reason = ?, finished_at = ?, "
+                f"gate = case when ? = '[]' then gate else ? end, "
+                f"started_at = case when ? = 'running' then coalesce(started_at, ?) else started_at end "
+                f"where id = ? and state in ({_LIVE})",
+                [state, reason, ended, json.dumps(list(gate)), json.dumps(list(gate)), state, now(), update_id],
+            )
+            return bool(changed.rowcount)
+
+    def begin(self, update_id: str, parent: int | None, labels: tuple[int, int], config: dict[str, Any]) -> bool:
+        """Start a queued update with what it learns from, frozen now; False when it had ended already."""
+        with self._db.transaction() as db:
+            db.execute(
+                "update updates set parent = ?, first_label = ?, last_label = ?, config = ? where id = ?",
+                [parent, *labels, json.dumps(config), update_id],
+            )
+            return self.set_state(update_id, "running")
+
+    def last_label(self, user_id: str, base_id: str) -> int:
+        """The newest label that any update of a person was made from, 0 without one."""
+        return int(
+            self._db.value(
+                "select coalesce(max(last_label), 0) from updates where user_id = ? and base_id = ?", [user_id, base_id]
+            )
+        )
+
+    # ---- versions -------------------------------------------------------------------------------------------------
+
+    def next_number(self, user_id: str) -> int:
+        """A version number that was never used and never will be again."""
+        return count_up(self._db, user_id, "version")
+
+    def add(self, version: AdapterVersion, *, activate: bool, update_state: UpdateState) -> None:
+        """Enter a version whose folder is on disk, activate it or not, and end its update: one transaction.
+
+        The version it takes over from becomes `retired`. Raises Conflict, entering nothing, when the update has ended.
+        """
+        with self._db.transaction() as db:
+            db.execute(
+                f"insert into versions values ({', '.join('?' * 14)})",
+                [
+                    version.user_id, version.number, version.base_id, version.status, version.parent, version.update_id,
+                    version.first_label, version.last_label, version.seed, json.dumps(version.config),
+                    json.dumps(version.metrics), json.dumps(version.gate), version.manifest_sha256, version.created_at,
+                ],
+            )  # fmt: skip
+            if activate:
+                self._activate(version.user_id, version.base_id, version.number, retire_as="retired")
+            if version.update_id:
+                ended = db.execute(
+                    f"update updates set state = ?, version = ?, gate = ?, progress = 1, eta_seconds = 0, "
+                    f"finished_at = ? where id = ? and state in ({_LIVE})",
+                    [update_state, version.number, json.dumps(version.gate), now(), version.update_id],
+                )
+                if not ended.rowcount:
+                    raise Conflict("This update was cancelled meanwhile; its result is not kept.")
+
+    def version(self, user_id: str, number: int) -> AdapterVersion:
+        """One of the person's versions. Raises NotFound."""
+        row = self._db.row("select * from versions where user_id = ? and number = ?", [user_id, number])
+        if row is None:
+            raise NotFound(f"There is no version v{number}.")
+        return _version(row)
+
+    def versions(self, user_id: str) -> list[AdapterVersion]:
+        """A person's versions, oldest first, whatever their base and status."""
+        rows = self._db.rows("select * from versions where user_id = ? order by number", [user_id])
+        return [_version(row) for row in rows]
+
+    def active(self, user_id: str, base_id: str) -> AdapterVersion | None:
+        """The version now served to a person, None for the base."""
+        row = self._db.row(
+            "select versions.* from active_versions join versions using (user_id, number) "
+            "where active_versions.user_id = ? and active_versions.base_id = ?",
+            [user_id, base_id],
+        )
+        return _version(row) if row else None
+
+    def activate(self, user_id: str, base_id: str, number: int | None) -> None:
+        """Serve another version, or the base (None). Raises Conflict for a rejected one or another base's."""
+        with self._db.transaction():
+            if number is not None:
+                version = self.version(user_id, number)
+                if version.status == "rejected":
+                    raise Conflict(f"v{number} did not pass the gate and is never served.")
+                if version.base_id != base_id:
+                    raise Conflict(f"v{number} belongs to the base {version.base_id}; now serving {base_id}.")
+            self._activate(user_id, base_id, number, retire_as="rolled back")
+
+    def mark(self, user_id: str, number: int, status: VersionStatus) -> None:
+        """Set a version's status."""
+        with self._db.transaction() as db:
+            db.execute("update versions set status = ? where user_id = ? and number = ?", [status, user_id, number])
+
+    def _activate(self, user_id: str, base_id: str, number: int | None, *, retire_as: VersionStatus) -> None:
+        """Move the pointer. A version that makes way for a newer one is retired; for an older one, rolled back."""
+        with self._db.transaction() as db:
+            current = self.active(user_id, base_id)
+            if current is not None and current.number != number:
+                newer = number is not None and number > current.number
+                self.mark(user_id, current.number, "retired" if newer else retire_as)
+            if number is None:
+                db.execute("delete from active_versions where user_id = ? and base_id = ?", [user_id, base_id])
+            else:
+                db.execute("insert or replace into active_versions values (?, ?, ?)", [user_id, base_id, number])
+                self.mark(user_id, number, "active")
+
+
+def _update(row: Row) -> Update:
+    return Update(
+        id=row["id"],
+        user_id=row["user_id"],
+        base_id=row["base_id"],
+        state=row["state"],
+        trigger=row["trigger"],
+        seed=row["seed"],
+        parent=row["parent"],
+        first_label=row["first_label"],
+        last_label=row["last_label"],
+        config=json.loads(row["config"]),
+        progress=row["progress"],
+        eta_seconds=row["eta_seconds"],
+        metrics=json.loads(row["metrics"]),
+        gate=json.loads(row["gate"]),
+        version=row["version"],
+        reason=row["reason"],
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+    )
+
+
+def _version(row: Row) -> AdapterVersion:
+    return AdapterVersion(
+        user_id=row["user_id"],
+        number=row["number"],
+        base_id=row["base_id"],
+        status=row["status"],
+        parent=row["parent"],
+        update_id=row["update_id"],
+        first_label=row["first_label"],
+        last_label=row["last_label"],
+        seed=row["seed"],
+        config=json.loads(row["config"]),
+        metrics=json.loads(row["metrics"]),
+        gate=json.loads(row["gate"]),
+        manifest_sha256=row["manifest_sha256"],
+        created_at=row["created_at"],
+    )

@@ -1,0 +1,182 @@
+"""Records that travel between the store and everything above it. Frozen: a change is a new row."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+ArmName = Literal["base", "context", "rerank", "adapter", "adapter+rerank"]
+ARMS: tuple[ArmName, ...] = ("base", "context", "rerank", "adapter", "adapter+rerank")
+
+UpdateState = Literal["queued", "running", "paused", "promoted", "rejected", "failed", "cancelled"]
+LIVE_STATES: tuple[UpdateState, ...] = ("queued", "running", "paused")
+VersionStatus = Literal["probation", "active", "retired", "rejected", "rolled back"]
+
+FeedbackKind = Literal["thumb", "ranking", "edit", "correction"]
+
+
+def new_id(prefix: str) -> str:
+    """An opaque id; the prefix only helps whoever reads logs."""
+    return f"{prefix}_{secrets.token_hex(9)}"
+
+
+def now() -> str:
+    """The time in UTC as ISO 8601 with microseconds."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True)
+class User:
+    """A person with an account. The id never changes; a name that returns after a deletion is a new id."""
+
+    id: str
+    name: str
+    admin: bool
+    disabled: bool
+    created_at: str
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A key as it may be shown again: without its secret."""
+
+    id: str
+    hint: str
+    created_at: str
+    used_at: str | None
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """One thread of messages in the browser."""
+
+    id: str
+    user_id: str
+    title: str
+    system: str
+    learn: bool
+    created_at: str
+    updated_at: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation; an assistant's turn points to the reply it shows."""
+
+    id: str
+    conversation_id: str
+    position: int
+    role: Literal["user", "assistant"]
+    content: str
+    reply_id: str | None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One reply and everything it was made with.
+
+    prompt: the messages it answers; latent: latent features (float64 bytes); baseline: mean feature row of the base
+    drafts it was chosen from, where there were any (float64 bytes); group_id: replies to one prompt share it.
+    source: "chat" (written here), "import" (brought by the person), "edit" (a reply as the person would have it).
+    """
+
+    id: str
+    user_id: str
+    conversation_id: str | None
+    group_id: str
+    prompt: list[dict[str, str]]
+    text: str
+    arm: str
+    version: int | None
+    base_id: str
+    sampling: dict[str, Any]
+    seed: int
+    token_ids: bytes
+    ended: bool
+    learn: bool
+    source: Literal["chat", "import", "edit"]
+    latent: bytes
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """One act as the person gave it. Append-only; taking it back sets `retracted_at`."""
+
+    id: str
+    user_id: str
+    kind: FeedbackKind
+    payload: dict[str, Any]
+    created_at: str
+    retracted_at: str | None
+
+
+@dataclass(frozen=True)
+class Preference:
+    """A live act in feature space, ready for the reward head.
+
+    population: version of the shared prior that scaled the features; held_out: kept from the head that PPO learns from.
+    """
+
+    feedback_id: str
+    seq: int
+    kind: Literal["ranking", "thumb", "correction"]
+    tiers: tuple[tuple[int, ...], ...]
+    thumb: int
+    value: float
+    rows: int
+    features: bytes
+    held_out: bool
+    population: str
+
+
+@dataclass(frozen=True)
+class Update:
+    """One personalization update, from request to verdict."""
+
+    id: str
+    user_id: str
+    base_id: str
+    state: UpdateState
+    trigger: Literal["asked", "automatic"]
+    seed: int
+    parent: int | None
+    first_label: int
+    last_label: int
+    config: dict[str, Any]
+    progress: float
+    eta_seconds: float | None
+    metrics: dict[str, Any]
+    gate: list[dict[str, Any]]
+    version: int | None
+    reason: str
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+
+
+@dataclass(frozen=True)
+class AdapterVersion:
+    """An immutable adapter of one person. `first_label`..`last_label` are the acts (by `seq`) it learned from."""
+
+    user_id: str
+    number: int
+    base_id: str
+    status: VersionStatus
+    parent: int | None
+    update_id: str | None
+    first_label: int
+    last_label: int
+    seed: int
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+    gate: list[dict[str, Any]]
+    manifest_sha256: str
+    created_at: str
+
+    @property
+    def name(self) -> str:
+        """The name used everywhere outside: v1, v2, …"""
+        return f"v{self.number}"

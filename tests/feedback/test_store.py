@@ -1,0 +1,567 @@
+"""The store: what was acknowledged is there, what is somebody else's is not found, and what is deleted is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from feedback.errors import Busy, Conflict, CorruptFile, NotFound, NotSaved
+from feedback.labels import thumb_preference
+from feedback.population import load_population
+from feedback.reward_head import fit
+from feedback.store import Store, database
+from feedback.store.acts import HELD_OUT_EVERY
+from feedback.types import AdapterVersion, User, now
+from tests.feedback.helpers import BASE, add_person, make_reply
+
+ROOT = Path(__file__).parents[2]
+POPULATION = load_population(16)
+
+
+def thumb(store: Store, user: User, value: int = 1) -> str:
+    """A thumb on a new reply; the event's id."""
+    reply = make_reply(user)
+    store.chats.add_replies([reply])
+    fields = thumb_preference(reply, value, POPULATION)
+    event, _ = store.acts.add(user.id, "thumb", {"reply_id": reply.id, "thumb": value}, [reply.id], BASE, fields)
+    return event.id
+
+
+def version(user: User, number: int, **changes: object) -> AdapterVersion:
+    """A version that passed the gate."""
+    made = AdapterVersion(user.id, number, BASE, "retired", None, None, 1, 20, 1, {}, {}, [], "0" * 64, now())
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+# ---- the file -----------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_file_is_migrated_and_opens_again(tmp_path: Path) -> None:
+    path = tmp_path / "mynah.db"
+    path.touch()
+    store = Store(path)
+    user = add_person(store)
+    store.close()
+    again = Store(path)
+    assert again.people.get(user.id) == user
+    assert again.database.value("PRAGMA journal_mode") == "wal"
+    assert again.database.value("PRAGMA synchronous") == 2  # FULL
+    assert again.database.check() == "ok"
+    again.close()
+
+
+def test_a_newer_database_is_refused_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "mynah.db"
+    Store(path).close()
+    with sqlite3.connect(path) as raw:
+        columns = [row[1] for row in raw.execute("pragma table_info(_sqlite_migrations)")]
+        values = {"migration_set": "mynah", "name": "m999_future", "applied_at": "2099-01-01"}
+        marks = ", ".join("?" * len(columns))
+        raw.execute(f"insert into _sqlite_migrations values ({marks})", [values.get(name) for name in columns])
+    raw.close()
+    before = path.read_bytes()
+    with pytest.raises(CorruptFile, match=r"newer Mynah.*m999_future"):
+        Store(path)
+    assert path.read_bytes() == before
+
+
+def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mynah.db"
+    path.write_bytes(b"not a database, " * 400)
+    with pytest.raises(CorruptFile, match="damaged"):
+        Store(path)
+    with pytest.raises(NotSaved, match="cannot be opened"):
+        Store(tmp_path / "absent" / "mynah.db")
+
+
+def test_a_full_disk_keeps_nothing_and_says_so(tmp_path: Path) -> None:
+    store = Store(tmp_path / "mynah.db")
+    user = add_person(store)
+    before = thumb(store, user)
+    pages = store.database.value("PRAGMA page_count")
+    store.database.value(f"PRAGMA max_page_count = {pages}")
+    long = make_reply(user, "x" * 200_000)
+    with pytest.raises(NotSaved, match="disk refused"):
+        store.chats.add_replies([make_reply(user), long])
+    assert len(store.chats.all_replies(user.id)) == 1
+    store.database.value(f"PRAGMA max_page_count = {pages + 1000}")  # space again: all goes on
+    store.chats.add_replies([long])
+    assert store.acts.event(user.id, before).retracted_at is None
+    store.close()
+
+
+def test_an_endless_writer_elsewhere_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "PATIENCE", 0.05)
+    store = Store(tmp_path / "mynah.db")
+    other = sqlite3.connect(tmp_path / "mynah.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Busy):
+        add_person(store)
+    other.execute("ROLLBACK")
+    other.close()
+    add_person(store)
+    store.close()
+
+
+def test_a_transaction_is_all_or_nothing() -> None:
+    store = Store(None)
+    user = add_person(store)
+    with pytest.raises(ZeroDivisionError), store.database.transaction():
+        thumb(store, user)
+        _ = 1 / 0
+    assert store.acts.events(user.id) == [] and store.acts.label_count(user.id) == 0
+    assert store.acts.preferences(user.id) == []
+    store.close()
+
+
+def test_a_copy_is_whole_while_writes_go_on(tmp_path: Path) -> None:
+    store = Store(tmp_path / "mynah.db")
+    user = add_person(store)
+    thumb(store, user)
+    store.database.copy_to(tmp_path / "copy.db")
+    thumb(store, user)
+    store.close()
+    copy = Store(tmp_path / "copy.db")
+    assert copy.acts.label_count(user.id) == 1 and copy.database.check() == "ok"
+    copy.close()
+
+
+# ---- processes ----------------------------------------------------------------------------------------------------
+
+WRITER = """
+import sys
+from pathlib import Path
+from feedback.store import Store
+from tests.feedback.test_store import thumb
+store = Store(Path(sys.argv[1]))
+user = store.people.get(sys.argv[2])
+for _ in range(int(sys.argv[3])):
+    print(thumb(store, user), flush=True)
+store.close()
+"""
+
+
+def start_writer(path: Path, user: User, count: int) -> subprocess.Popen[str]:
+    """A process that acknowledges each act on its output once the store has returned."""
+    command = [sys.executable, "-c", WRITER, str(path), user.id, str(count)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_killed_writer_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    path = tmp_path / "mynah.db"
+    store = Store(path)
+    user = add_person(store)
+    for _ in range(3):
+        writer = start_writer(path, user, 1_000_000)
+        assert writer.stdout is not None
+        seen = [writer.stdout.readline().strip() for _ in range(15)]
+        os.kill(writer.pid, signal.SIGKILL)
+        seen += [line.strip() for line in writer.stdout.read().splitlines() if len(line.strip()) == len(seen[0])]
+        writer.stdout.close()
+        writer.wait()
+        there = {event.id for event in store.acts.events(user.id)}
+        assert set(seen) <= there
+    # every event has its label and its reply: nothing was kept by halves
+    assert store.acts.label_count(user.id) == len(store.acts.events(user.id)) == len(store.chats.all_replies(user.id))
+    assert store.database.check() == "ok"
+    store.close()
+
+
+def test_several_processes_write_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "mynah.db"
+    store = Store(path)
+    user = add_person(store)
+    writers = [start_writer(path, user, 25) for _ in range(3)]
+    mine = [thumb(store, user) for _ in range(25)]
+    theirs = [line for writer in writers for line in writer.communicate()[0].split()]
+    assert all(writer.returncode == 0 for writer in writers)
+    assert {event.id for event in store.acts.events(user.id)} == {*mine, *theirs}
+    seqs = [preference.seq for preference, _ in store.acts.preferences(user.id)]
+    assert seqs == list(range(1, 101))  # the counter never gave a number twice
+    store.close()
+
+
+# ---- acts ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_act_comes_back_as_it_was_given(store: Store) -> None:
+    user = add_person(store)
+    reply = make_reply(user)
+    store.chats.add_replies([reply])
+    payload = {"reply_id": reply.id, "thumb": -1, "reasons": ["too long"], "comment": "no „smart“ quotes, 请"}
+    fields = thumb_preference(reply, -1, POPULATION)
+    event, total = store.acts.add(user.id, "thumb", payload, [reply.id], BASE, fields)
+    assert total == 1
+    assert store.acts.event(user.id, event.id) == event and event.payload == payload
+    ((preference, base),) = store.acts.preferences(user.id)
+    assert (preference.feedback_id, preference.thumb, base) == (event.id, -1, BASE)
+    assert preference.features == fields["features"] and preference.population == POPULATION.version
+    assert store.acts.live_for_reply(reply.id, "thumb") == [event]
+    assert store.acts.live_for_reply(reply.id, "edit") == []
+
+
+def test_taking_back_keeps_the_event_and_removes_its_label(store: Store) -> None:
+    user = add_person(store)
+    first, second = thumb(store, user), thumb(store, user)
+    store.acts.retract(user.id, first)
+    assert store.acts.event(user.id, first).retracted_at is not None
+    assert [p.feedback_id for p, _ in store.acts.preferences(user.id)] == [second]
+    assert store.acts.label_count(user.id) == 1
+    with pytest.raises(NotFound, match="already"):
+        store.acts.retract(user.id, first)
+    assert [event.id for event in store.acts.live(user.id, "thumb")] == [second]
+
+
+def test_a_new_act_takes_the_place_of_those_it_supersedes(store: Store) -> None:
+    user = add_person(store)
+    old = thumb(store, user)
+    reply = make_reply(user)
+    store.chats.add_replies([reply])
+    fields = thumb_preference(reply, -1, POPULATION)
+    _, total = store.acts.add(user.id, "thumb", {}, [reply.id], BASE, fields, supersedes=[old])
+    assert total == 1 and store.acts.event(user.id, old).retracted_at
+
+
+def test_every_fifth_label_is_held_out_and_numbers_are_never_reused(store: Store) -> None:
+    user = add_person(store)
+    events = [thumb(store, user) for _ in range(12)]
+    held = [preference.seq for preference, _ in store.acts.preferences(user.id) if preference.held_out]
+    assert held == [HELD_OUT_EVERY, 2 * HELD_OUT_EVERY]
+    store.acts.retract(user.id, events[-1])
+    thumb(store, user)
+    assert [preference.seq for preference, _ in store.acts.preferences(user.id)][-1] == 13
+    assert store.acts.label_range(user.id) == (1, 13)
+    assert store.acts.labels_after(user.id, 10) == 2
+
+
+def test_corrections_are_no_labels(store: Store) -> None:
+    user = add_person(store)
+    fields = thumb_preference(make_reply(user), 1, POPULATION) | {"kind": "correction", "value": 1.0}
+    _, total = store.acts.add(user.id, "correction", {"name": "length", "weight": 0.5}, [], BASE, fields)
+    assert total == 0 and store.acts.label_range(user.id) == (0, 0)
+    assert len(store.acts.preferences(user.id)) == 1
+
+
+def test_heads_are_kept_by_base_and_prior(store: Store) -> None:
+    user = add_person(store)
+    head = fit([], POPULATION.prior)
+    store.acts.save_head(user.id, BASE, "p1", head)
+    kept = store.acts.head(user.id, BASE, "p1")
+    assert kept is not None and np.array_equal(kept.cov, head.cov)
+    assert store.acts.head(user.id, BASE, "p2") is None
+    assert store.acts.head(user.id, "other", "p1") is None
+
+
+# ---- once ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_sent_twice_counts_once(store: Store) -> None:
+    user = add_person(store)
+    for _ in range(2):
+        with store.acts.once(user.id, "key", "hash") as answer:
+            if answer is None:
+                answer = {"feedback_id": thumb(store, user), "labels": 1, "head_ms": 3.5}
+                store.acts.remember(user.id, "key", "hash", answer)
+    assert answer["head_ms"] == 3.5
+    assert store.acts.label_count(user.id) == 1
+    with pytest.raises(Conflict, match="different request"), store.acts.once(user.id, "key", "other"):
+        pass
+    other = add_person(store, "bob")
+    with store.acts.once(other.id, "key", "other") as answer:
+        assert answer is None, "keys are everybody's own"
+
+
+def test_a_crash_after_the_act_does_not_double_it(store: Store) -> None:
+    user = add_person(store)
+    with pytest.raises(KeyboardInterrupt), store.acts.once(user.id, "key", "hash"):
+        events = [thumb(store, user), thumb(store, user)]
+        raise KeyboardInterrupt
+    with store.acts.once(user.id, "key", "hash") as answer:
+        assert answer is not None
+        assert answer["feedback_ids"] == events and answer["feedback_id"] == events[0] and answer["labels"] == 2
+    thumb(store, user)
+    assert store.acts.remembered(user.id, "key", "hash") == answer, "acts after the block have nothing to do with it"
+
+
+def test_a_failed_act_leaves_the_key_unused(store: Store) -> None:
+    user = add_person(store)
+    with pytest.raises(ZeroDivisionError), store.acts.once(user.id, "key", "hash"), store.database.transaction():
+        thumb(store, user)
+        _ = 1 / 0
+    with store.acts.once(user.id, "key", "hash") as answer:
+        assert answer is None
+        thumb(store, user)
+    assert store.acts.label_count(user.id) == 1
+
+
+def test_of_two_processes_with_one_key_one_acts(tmp_path: Path) -> None:
+    here, there = Store(tmp_path / "mynah.db"), Store(tmp_path / "mynah.db")
+    user = add_person(here)
+    with here.acts.once(user.id, "key", "hash") as answer:
+        assert answer is None
+        with there.acts.once(user.id, "key", "hash") as other:  # looked before the first one acted
+            assert other is None
+            thumb(there, user)
+        with pytest.raises(Conflict, match="faster"):
+            thumb(here, user)
+    assert here.acts.label_count(user.id) == 1
+    here.close()
+    there.close()
+
+
+# ---- whose is it --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_somebody_elses_is_not_found(store: Store) -> None:
+    ada, bob = add_person(store), add_person(store, "bob")
+    event = thumb(store, ada)
+    (reply,) = store.chats.all_replies(ada.id)
+    conversation = store.chats.start(ada.id, "Hello")
+    update = store.versions.queue(ada.id, BASE, "asked", 1, None, (1, 10), {})
+    store.versions.add(version(ada, 1), activate=True, update_state="promoted")
+    key = store.people.add_key(ada.id, "hash", "my…ab")
+    tries = [
+        lambda who: store.acts.event(who, event),
+        lambda who: store.acts.retract(who, event),
+        lambda who: store.chats.replies(who, [reply.id]),
+        lambda who: store.chats.conversation(who, conversation.id),
+        lambda who: store.chats.rename(who, conversation.id, "Mine"),
+        lambda who: store.chats.remove(who, conversation.id),
+        lambda who: store.versions.update(who, update.id),
+        lambda who: store.versions.version(who, 1),
+        lambda who: store.versions.activate(who, BASE, 1),
+        lambda who: store.people.remove_key(key.id, who),
+    ]
+    for number, attempt in enumerate(tries):
+        with pytest.raises(NotFound):
+            attempt(bob.id)
+        attempt(ada.id)  # the same call works for whom it belongs to
+        if number == 5:
+            conversation = store.chats.start(ada.id, "Hello")
+
+
+def test_no_such_thing_reads_the_same_as_somebody_elses(store: Store) -> None:
+    ada, bob = add_person(store), add_person(store, "bob")
+    reply = make_reply(ada)
+    store.chats.add_replies([reply])
+    with pytest.raises(NotFound) as theirs:
+        store.chats.replies(bob.id, [reply.id])
+    store.people.remove(ada.id)
+    with pytest.raises(NotFound) as absent:
+        store.chats.replies(bob.id, [reply.id])
+    assert str(theirs.value) == str(absent.value)
+
+
+# ---- people -------------------------------------------------------------------------------------------------------
+
+
+def test_removal_leaves_no_row_and_no_text_behind(tmp_path: Path) -> None:
+    path = tmp_path / "mynah.db"
+    store = Store(path)
+    add_person(store, "root", admin=True)
+    ada, bob = add_person(store, admin=True), add_person(store, "bob")
+    secret = "the-canary-in-the-coal-mine"
+    for user in (ada, bob):
+        conversation = store.chats.start(user.id, secret)
+        reply = make_reply(user, secret, conversation_id=conversation.id)
+        store.chats.add_replies([reply])
+        store.chats.add_turn(conversation.id, secret, reply)
+        with store.acts.once(user.id, "key", "hash"):
+            thumb(store, user)
+        store.acts.save_head(user.id, BASE, "p", fit([], POPULATION.prior))
+        store.people.add_session(f"token-{user.name}", user.id, "2999-01-01T00:00:00Z")
+        store.people.add_key(user.id, f"hash-{user.name}", "my…")
+        store.versions.queue(user.id, BASE, "asked", 1, None, (1, 1), {})
+        store.versions.add(version(user, store.versions.next_number(user.id)), activate=True, update_state="promoted")
+    tables = [row["name"] for row in store.database.rows("select name from sqlite_master where type = 'table'")]
+
+    def rows_of(user: User) -> dict[str, int]:
+        owned = [
+            t for t in tables if any(c["name"] == "user_id" for c in store.database.rows(f"pragma table_info({t})"))
+        ]
+        sql = "select count(*) from {} where user_id = ?"
+        return {table: store.database.value(sql.format(table), [user.id]) for table in owned}
+
+    before = rows_of(bob)
+    assert min(before.values()) > 0, f"the test fills every table: {before}"
+    store.people.remove(bob.id)
+    gone = store.people.remove(ada.id)
+    assert not any(rows_of(ada).values()) and not any(rows_of(bob).values())
+    for table in ("messages", "feedback_replies"):
+        assert store.database.value(f"select count(*) from {table}") == 0
+    assert gone["messages"] == 2 and gone["replies"] == 2 and gone["versions"] == 1
+    with pytest.raises(NotFound):
+        store.people.get(ada.id)
+    kept = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    assert secret.encode() not in kept
+    store.close()
+
+
+def test_the_last_admin_stays_and_a_name_that_returns_is_somebody_new(store: Store) -> None:
+    root = add_person(store, "root", admin=True)
+    with pytest.raises(Conflict, match="last admin"):
+        store.people.remove(root.id)
+    second = add_person(store, "second", admin=True)
+    store.people.remove(root.id)
+    again = add_person(store, "root")
+    assert again.id != root.id and store.acts.events(again.id) == []
+    with pytest.raises(Conflict):
+        add_person(store, "root")
+    with pytest.raises(Conflict):
+        store.people.remove(second.id)
+
+
+def test_sessions_and_keys_end(store: Store) -> None:
+    user = add_person(store)
+    store.people.add_session("old", user.id, "2001-01-01T00:00:00Z")
+    store.people.add_session("now", user.id, "2999-01-01T00:00:00Z")
+    store.people.add_session("other", user.id, "2999-01-01T00:00:00Z")
+    assert store.people.session_user("old") is None
+    assert store.people.session_user("now") == user
+    store.people.set_password(user.id, "new hash", keep_session="now")
+    assert store.people.session_user("other") is None and store.people.session_user("now") == user
+    store.people.end_session("now")
+    assert store.people.session_user("now") is None
+    key = store.people.add_key(user.id, "kh", "my…")
+    assert store.people.key_user("kh") == user
+    (listed,) = store.people.keys(user.id)
+    assert listed.used_at is not None and listed.hint == "my…"
+    store.people.remove_key(key.id)
+    assert store.people.key_user("kh") is None
+
+
+# ---- conversations ------------------------------------------------------------------------------------------------
+
+
+def test_a_conversation_keeps_its_turns_in_order(store: Store) -> None:
+    user = add_person(store)
+    talk = store.chats.start(user.id, "First", system="Be kind.", learn=False)
+    replies = [make_reply(user, text, conversation_id=talk.id) for text in ("one", "two", "two again")]
+    store.chats.add_replies(replies)
+    store.chats.add_turn(talk.id, "1?", replies[0])
+    store.chats.add_turn(talk.id, "2?", replies[1])
+    store.chats.show_instead(talk.id, replies[2])
+    messages = store.chats.messages(talk.id)
+    assert [m.content for m in messages] == ["1?", "one", "2?", "two again"]
+    assert [m.position for m in messages] == [0, 1, 2, 3] and messages[3].reply_id == replies[2].id
+    store.chats.rename(user.id, talk.id, "Renamed")
+    assert store.chats.conversation(user.id, talk.id).title == "Renamed"
+    newer = store.chats.start(user.id, "Second")
+    assert [c.id for c in store.chats.conversations(user.id)] == [newer.id, talk.id]
+    store.chats.remove(user.id, talk.id)
+    assert store.chats.messages(talk.id) == []
+    assert [r.conversation_id for r in store.chats.replies(user.id, [r.id for r in replies])] == [None] * 3
+
+
+def test_own_prompts_are_what_may_be_learned_from(store: Store) -> None:
+    user = add_person(store)
+
+    def ask(text: str, **changes: object) -> None:
+        prompt = [{"role": "user", "content": text}]
+        store.chats.add_replies([make_reply(user, prompt=prompt, **changes)])
+
+    ask("a")
+    ask("b")
+    ask("a")
+    ask("private", learn=False)
+    ask("edited", source="edit")
+    assert [prompt[0]["content"] for prompt in store.chats.own_prompts(user.id, 10)] == ["a", "b"]
+    assert len(store.chats.own_prompts(user.id, 1)) == 1
+
+
+def test_replies_come_in_the_order_asked(store: Store) -> None:
+    user = add_person(store)
+    made = [make_reply(user, str(i), token_ids=bytes([i])) for i in range(4)]
+    store.chats.add_replies(made)
+    asked = [made[2], made[0], made[3]]
+    assert store.chats.replies(user.id, [reply.id for reply in asked]) == asked
+
+
+# ---- updates and versions -----------------------------------------------------------------------------------------
+
+
+def test_one_update_at_a_time_and_an_end_is_final(store: Store) -> None:
+    ada, bob = add_person(store), add_person(store, "bob")
+    update = store.versions.queue(ada.id, BASE, "asked", 7, None, (1, 10), {"lr": 1})
+    assert update.state == "queued" and update.config == {"lr": 1}
+    with pytest.raises(Conflict, match="under way"):
+        store.versions.queue(ada.id, BASE, "automatic", 7, None, (1, 10), {})
+    store.versions.queue(bob.id, BASE, "automatic", 7, None, (1, 10), {})
+    assert store.versions.set_state(update.id, "running")
+    store.versions.set_progress(update.id, 0.5, 60.0, {"objective/kl": 1.0})
+    running = store.versions.update(ada.id, update.id)
+    assert running.started_at and running.progress == 0.5 and running.metrics == {"objective/kl": 1.0}
+    assert store.versions.set_state(update.id, "failed", "out of memory")
+    assert not store.versions.set_state(update.id, "running"), "what has ended stays ended"
+    ended = store.versions.update(ada.id, update.id)
+    assert (ended.state, ended.reason) == ("failed", "out of memory") and ended.finished_at
+    assert set(store.versions.last_finished()) == {ada.id}
+    store.versions.queue(ada.id, BASE, "asked", 8, None, (1, 12), {})
+    assert [u.user_id for u in store.versions.live_updates()] == [bob.id, ada.id]
+
+
+def test_entering_a_version_ends_its_update_in_the_same_step(store: Store) -> None:
+    user = add_person(store)
+    update = store.versions.queue(user.id, BASE, "asked", 7, None, (1, 10), {})
+    gate = [{"check": "kl", "value": 0.1, "bound": 0.2, "passed": True}]
+    store.versions.add(version(user, 1, update_id=update.id, gate=gate), activate=True, update_state="promoted")
+    ended = store.versions.update(user.id, update.id)
+    assert (ended.state, ended.version, ended.gate, ended.progress) == ("promoted", 1, gate, 1.0)
+    late = store.versions.queue(user.id, BASE, "asked", 7, None, (1, 10), {})
+    store.versions.set_state(late.id, "cancelled")
+    with pytest.raises(Conflict, match="cancelled"):
+        store.versions.add(version(user, 2, update_id=late.id), activate=True, update_state="promoted")
+    active = store.versions.active(user.id, BASE)
+    assert active is not None and active.number == 1 and len(store.versions.versions(user.id)) == 1
+
+
+def test_activation_and_rollback(store: Store) -> None:
+    user = add_person(store)
+    assert store.versions.active(user.id, BASE) is None
+    for number in (1, 2):
+        store.versions.add(version(user, number), activate=True, update_state="promoted")
+    store.versions.add(version(user, 3, status="rejected"), activate=False, update_state="rejected")
+    store.versions.add(version(user, 4, base_id="other"), activate=False, update_state="promoted")
+
+    def state() -> list[str]:
+        return [v.status for v in store.versions.versions(user.id)]
+
+    assert state() == ["retired", "active", "rejected", "retired"]
+    store.versions.activate(user.id, BASE, 1)
+    assert state()[:2] == ["active", "rolled back"]
+    store.versions.activate(user.id, BASE, None)
+    assert store.versions.active(user.id, BASE) is None and state()[:2] == ["rolled back", "rolled back"]
+    store.versions.activate(user.id, BASE, 2)
+    assert state()[:2] == ["rolled back", "active"]
+    store.versions.activate(user.id, BASE, 2)  # again: nothing changes
+    assert state()[:2] == ["rolled back", "active"]
+    for number, says in ((3, "did not pass the gate"), (4, "belongs to the base other")):
+        with pytest.raises(Conflict, match=says):
+            store.versions.activate(user.id, BASE, number)
+    with pytest.raises(NotFound):
+        store.versions.activate(user.id, BASE, 9)
+    active = store.versions.active(user.id, BASE)
+    assert active is not None and active.number == 2 and active.name == "v2"
+    assert store.versions.active(user.id, "other") is None
+
+
+def test_version_numbers_are_never_used_twice(store: Store) -> None:
+    ada, bob = add_person(store), add_person(store, "bob")
+    assert [store.versions.next_number(ada.id) for _ in range(3)] == [1, 2, 3]
+    assert store.versions.next_number(bob.id) == 1
+
+
+def test_what_is_stored_is_plain_json(store: Store) -> None:
+    user = add_person(store)
+    store.versions.add(version(user, 1, metrics={"kl": 1.5}), activate=False, update_state="rejected")
+    raw = store.database.value("select metrics from versions")
+    assert json.loads(raw) == {"kl": 1.5} == store.versions.version(user.id, 1).metrics
