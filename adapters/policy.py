@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import Cache
 
+from adapters.attention import use_grouped_attention
 from adapters.base_model import BaseFiles, load_base
 from adapters.logprobs import selected_logprobs
 from adapters.packing import Group, PackedBatch
@@ -77,6 +78,7 @@ class Policy:
         self.base_id = base_id
         self.tokenizer = tokenizer
         self.renderer = Renderer(tokenizer, max_prompt_tokens)
+        use_grouped_attention(model)
         self.model: Any = model
         self.decoder: Any = model.model
         self.device: torch.device = model.device

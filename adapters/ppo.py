@@ -54,7 +54,7 @@ class PPOConfig:
     gamma, gae_lambda, vf_coef, value_rate: discount, and for "gae" its lambda, loss weight and learning rate.
     """
 
-    batches: int = 8
+    batches: int = 4
     prompts: int = 8
     replies: int = 4
     max_tokens: int = 64

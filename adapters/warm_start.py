@@ -26,8 +26,8 @@ class WarmStartConfig:
 
     learning_rate: float = 2e-3
     beta: float = 0.1
-    pairs: int = 16
-    passes: int = 1
+    pairs: int = 4
+    passes: int = 2
     margin: float = 0.2
     max_grad_norm: float = 1.0
 

@@ -1,0 +1,214 @@
+"""Who may come in: names, passwords, browser sessions and API keys.
+
+Only hashes are stored: argon2 for passwords, which people choose; sha256 for session tokens and API keys, which are 256
+random bits and need no slow hash. After ten failures in a quarter of an hour a name is locked for the rest of it,
+whether it exists or not, and a name nobody has takes as long to refuse as a wrong password.
+
+Left out on purpose: e-mail, password recovery (an admin sets a new one), single sign-on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+import time
+import unicodedata
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerifyMismatchError
+
+from feedback.errors import Busy, InvalidInput, NotFound, NotSignedIn
+from feedback.store import Store
+from feedback.types import ApiKey, User
+
+MAX_NAME, MIN_PASSWORD, MAX_PASSWORD = 64, 8, 1024
+KEY_PREFIX = "mynah-"
+FAILURES, WINDOW_SECONDS = 10, 15 * 60
+REMEMBERED_NAMES = 10_000  # names whose failures are counted at once: bounds the memory of an attack
+WRONG = "The name or the password is wrong."
+
+
+class Accounts:
+    """All people of a server. clock: seconds, for the lockout."""
+
+    def __init__(self, store: Store, session_days: int = 30, clock: Callable[[], float] = time.monotonic) -> None:
+        self._people = store.people
+        self._days = session_days
+        self._hasher = PasswordHasher()
+        self._attempts = _Attempts(clock)
+
+    # ---- people ---------------------------------------------------------------------------------------------------
+
+    def add(self, name: str, password: str, *, admin: bool = False) -> User:
+        """A new person. Raises InvalidInput, or Conflict when the name is taken."""
+        name = check_name(name)
+        return self._people.add(name, name_key(name), self._hasher.hash(check_password(password)), admin=admin)
+
+    def find(self, name: str) -> User:
+        """A person by name, however it is capitalized. Raises NotFound."""
+        user = self._people.find(name_key(name))
+        if user is None:
+            raise NotFound(f"There is no person named {name!r}.", param="name")
+        return user
+
+    def people(self) -> list[User]:
+        """Everybody, oldest account first."""
+        return self._people.all()
+
+    def first_admin(self) -> tuple[User, str] | None:
+        """Where there is no admin yet: a new one with a generated password, to be shown once."""
+        if any(user.admin for user in self._people.all()):
+            return None
+        number = 1
+        while self._people.find(name_key(name := "admin" if number == 1 else f"admin{number}")):
+            number += 1
+        password = secrets.token_urlsafe(12)
+        return self.add(name, password, admin=True), password
+
+    # ---- passwords and sessions -----------------------------------------------------------------------------------
+
+    def sign_in(self, name: str, password: str) -> str:
+        """A session token for a name and password. Raises NotSignedIn, or Busy while the name is locked."""
+        user = self._verified(name, password)
+        token = secrets.token_urlsafe(32)
+        expires = datetime.now(UTC) + timedelta(days=self._days)
+        self._people.add_session(
+            _digest(token), user.id, expires.isoformat(timespec="microseconds").replace("+00:00", "Z")
+        )
+        return token
+
+    def session_user(self, token: str) -> User | None:
+        """Whose session it is, None when it ended."""
+        return self._people.session_user(_digest(token)) if token else None
+
+    def sign_out(self, token: str) -> None:
+        """End a session."""
+        self._people.end_session(_digest(token))
+
+    def change_password(self, user: User, old: str, new: str, *, keep: str | None = None) -> None:
+        """A person's own change; all their sessions end but the one whose token is `keep`. Raises InvalidInput."""
+        new = check_password(new)
+        try:
+            self._verified(user.name, old)
+        except NotSignedIn as error:
+            raise InvalidInput("The old password is wrong; nothing was changed.", param="old") from error
+        self._people.set_password(user.id, self._hasher.hash(new), keep_session=_digest(keep) if keep else None)
+
+    def set_password(self, user: User, new: str) -> None:
+        """An admin's change; all sessions of the person end."""
+        self._people.set_password(user.id, self._hasher.hash(check_password(new)))
+
+    def _verified(self, name: str, password: str) -> User:
+        key = name_key(name)
+        self._attempts.begin(key)  # counted before the slow check, so that parallel guesses count too
+        user = self._people.find(key)
+        stored = self._people.password_hash(user.id) if user else self._nobodys_hash
+        try:
+            right = bool(self._hasher.verify(stored, _normal(password)[:MAX_PASSWORD]))
+        except (VerifyMismatchError, InvalidHashError):
+            right = False
+        if user is None or not right or user.disabled:
+            raise NotSignedIn(WRONG)
+        self._attempts.clear(key)
+        return user
+
+    @cached_property
+    def _nobodys_hash(self) -> str:
+        return self._hasher.hash(secrets.token_urlsafe(16))
+
+    # ---- API keys -------------------------------------------------------------------------------------------------
+
+    def create_key(self, user: User) -> tuple[ApiKey, str]:
+        """A new key: its record, and the secret, which is never shown again."""
+        secret = KEY_PREFIX + secrets.token_urlsafe(32)
+        return self._people.add_key(user.id, _digest(secret), f"{secret[:9]}…{secret[-4:]}"), secret
+
+    def key_user(self, secret: str) -> User:
+        """Whose key it is. Raises NotSignedIn."""
+        user = self._people.key_user(_digest(secret)) if secret.startswith(KEY_PREFIX) else None
+        if user is None:
+            raise NotSignedIn(
+                "This API key is not valid; make one on the page “My assistant” or with `app.py key create`."
+            )
+        return user
+
+    def keys(self, user: User) -> list[ApiKey]:
+        """A person's keys, without their secrets."""
+        return self._people.keys(user.id)
+
+    def revoke_key(self, key_id: str, user: User | None = None) -> None:
+        """End a key (of this person, if one is named). Raises NotFound."""
+        self._people.remove_key(key_id, user.id if user else None)
+
+
+class _Attempts:
+    """Failed sign-ins by name within the last quarter of an hour."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._times: dict[str, deque[float]] = {}
+
+    def begin(self, key: str) -> None:
+        """Count an attempt as failed until `clear` says otherwise. Raises Busy when there were too many."""
+        with self._lock:
+            at = self._clock()
+            times = self._times.setdefault(key, deque())
+            while times and times[0] <= at - WINDOW_SECONDS:
+                times.popleft()
+            if len(times) >= FAILURES:
+                wait = int(times[0] + WINDOW_SECONDS - at) + 1
+                raise Busy(
+                    f"There were {FAILURES} failed sign-ins for this name; try again in {-(-wait // 60)} minutes.",
+                    retry_after=wait,
+                )
+            times.append(at)
+            if len(self._times) > REMEMBERED_NAMES:
+                self._times = {k: t for k, t in self._times.items() if t and t[-1] > at - WINDOW_SECONDS}
+                while len(self._times) > REMEMBERED_NAMES:
+                    self._times.pop(next(iter(self._times)))
+
+    def clear(self, key: str) -> None:
+        with self._lock:
+            self._times.pop(key, None)
+
+
+def name_key(name: str) -> str:
+    """What makes two names the same: compatibility forms and capitals do not."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name.strip()).casefold())
+
+
+def check_name(name: str) -> str:
+    """A name as it will be kept. Raises InvalidInput saying what is allowed."""
+    name = unicodedata.normalize("NFC", name.strip())
+    inner = all(c.isalnum() or unicodedata.category(c).startswith("M") or c in " ._-'’" for c in name)
+    if not 1 <= len(name) <= MAX_NAME or not inner or not name[0].isalnum() or "  " in name:
+        raise InvalidInput(
+            f"The name is {name[:80]!r}; it can be 1 to {MAX_NAME} letters, digits, spaces and . _ - ' and begins with "
+            "a letter or digit.",
+            param="name",
+        )
+    return name
+
+
+def check_password(password: str) -> str:
+    """A password as it is hashed. Raises InvalidInput."""
+    password = _normal(password)
+    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+        raise InvalidInput(
+            f"The password has {len(password)} characters; it needs {MIN_PASSWORD} to {MAX_PASSWORD}.", param="password"
+        )
+    return password
+
+
+def _normal(password: str) -> str:
+    return unicodedata.normalize("NFC", password)
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

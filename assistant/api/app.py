@@ -1,0 +1,54 @@
+"""The whole HTTP application over one Mynah: the API under /v1, /healthz, /metrics, and the browser pages at /."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, PlainTextResponse
+from starlette.middleware import Middleware
+
+from assistant import metrics
+from assistant.api import admin, chat, errors, feedback, me, models, versions
+from assistant.api.deps import Admin, Counts, Served
+from assistant.api.middleware import Caught, Counted, Identified, Limited
+from assistant.mynah import Mynah
+from feedback.errors import NotFound
+
+
+def create_app(mynah: Mynah, *, browser: bool = True) -> FastAPI:
+    """The application. browser: also serve the pages; off where only the API is wanted."""
+    traffic = metrics.Traffic()
+    app = FastAPI(
+        title="Mynah",
+        version="1",
+        description="A self-hosted assistant that learns each person's taste from what they click.",
+        middleware=[
+            Middleware(Counted, traffic=traffic),
+            Middleware(Caught),
+            Middleware(Identified, mynah=mynah),
+            Middleware(Limited),
+        ],
+    )
+    app.state.mynah, app.state.traffic = mynah, traffic
+    errors.install(app)
+    for group in (models, chat, feedback, me, versions, admin):
+        app.include_router(group.router)
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, str]:
+        """Whether the server answers; open to all."""
+        return {"status": "ok"}
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    def metrics_page(mynah: Served, traffic: Counts, admin: Admin) -> PlainTextResponse:
+        """Prometheus' text format."""
+        return PlainTextResponse(metrics.render(mynah, traffic), media_type=metrics.CONTENT_TYPE)
+
+    @app.api_route("/v1/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
+    def nowhere(path: str, request: Request) -> JSONResponse:
+        raise NotFound(f"There is no {request.method} /v1/{path[:200]}; /docs lists what there is.")
+
+    if browser:
+        from assistant.ui.app import mount
+
+        return mount(app, mynah)
+    return app

@@ -1,0 +1,216 @@
+"""POST /v1/chat/completions: OpenAI's request and answer, whole or as a stream of server-sent events.
+
+What is asked goes to `assistant.chat`; here is only the form. A client that leaves ends the writing within a token.
+Refused by name rather than ignored: tools, log-probabilities and JSON schemas.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from typing import Annotated, Any, TypeVar, cast
+
+import anyio
+from anyio import CapacityLimiter, to_thread
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
+
+from assistant.api.deps import Caller, Served
+from assistant.api.errors import describe
+from assistant.api.models import version_of
+from assistant.chat import ChatRequest
+from assistant.mynah import Mynah
+from assistant.turn import Turn
+from feedback.errors import InvalidInput
+from feedback.types import Reply, User, new_id
+
+router = APIRouter()
+MAX_CHOICES = 4
+LOOK_SECONDS = 0.25  # how often a waiting request looks whether its client is still there
+T = TypeVar("T")
+_threads: CapacityLimiter | None = None
+
+
+class Extension(BaseModel):
+    """What only Mynah knows."""
+
+    model_config = ConfigDict(extra="forbid")
+    arm: str = "auto"
+    learn: StrictBool = True
+
+
+class StreamOptions(BaseModel):
+    """OpenAI's."""
+
+    include_usage: bool | None = None
+
+
+class Completion(BaseModel):
+    """The request. Fields of OpenAI's that change nothing here (user, metadata, …) are let through."""
+
+    model_config = ConfigDict(extra="allow")
+    model: str
+    messages: Any
+    n: int | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: Any = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    mynah: Annotated[Extension, Field(default_factory=Extension)]
+
+
+@router.post("/v1/chat/completions")
+async def complete(body: Completion, request: Request, mynah: Served, user: Caller) -> Response:
+    """Reply to a conversation."""
+    turn = await _aside(lambda: mynah.chat.start(user, _request(mynah, user, body)))
+    head = {"id": new_id("chatcmpl"), "created": int(time.time()), "model": body.model}
+    if body.stream:
+        usage = bool(body.stream_options and body.stream_options.include_usage)
+        return StreamingResponse(
+            _events(turn, head, usage), media_type="text/event-stream", headers={"Cache-Control": "no-cache"}
+        )
+    try:
+        replies = await _while_there(request, turn)
+    except _Gone:
+        return Response(status_code=499)
+    choices = [
+        {
+            "index": index,
+            "message": {"role": "assistant", "content": reply.text, "refusal": None},
+            "finish_reason": finish_reason(reply),
+            "logprobs": None,
+            "reply_id": reply.id,
+        }
+        for index, reply in enumerate(replies)
+    ]
+    return JSONResponse(
+        {**head, "object": "chat.completion", "choices": choices, "usage": turn.usage, "mynah": extension(turn)}
+    )
+
+
+def _request(mynah: Mynah, user: User, body: Completion) -> ChatRequest:
+    """The body in the product's own terms. Raises InvalidInput and NotFound."""
+    n = 1 if body.n is None else body.n
+    if not 1 <= n <= MAX_CHOICES:
+        raise InvalidInput(f"n is {n}; it can be 1 to {MAX_CHOICES}.", param="n")
+    extra = body.model_extra or {}
+    for name, words in (("tools", "tools"), ("functions", "functions"), ("logprobs", "log-probabilities")):
+        if extra.get(name):
+            raise InvalidInput(f"{name} was given; Mynah has no {words}. Leave it out.", param=name)
+    if extra.get("response_format") not in (None, {"type": "text"}):
+        wanted = str(extra["response_format"])[:80]
+        raise InvalidInput(f"response_format is {wanted}; only text is written here.", param="response_format")
+    limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
+    return ChatRequest(
+        messages=body.messages,
+        arm=body.mynah.arm,
+        version=version_of(mynah, user, body.model),
+        n=n,
+        max_tokens=limit,
+        seed=body.seed,
+        stop=body.stop,
+        learn=body.mynah.learn,
+        **{name: value for name in ("temperature", "top_p") if (value := getattr(body, name)) is not None},
+    )
+
+
+def extension(turn: Turn) -> dict[str, Any]:
+    """What `mynah` says in an answer; `notice` only where part of the conversation was left out."""
+    said: dict[str, Any] = {"arm": turn.arm, "version": f"v{turn.version}" if turn.version else None}
+    if turn.dropped:
+        said["dropped"] = turn.dropped
+        said["notice"] = f"The conversation was too long: its {turn.dropped} oldest turns were left out."
+    return said
+
+
+def finish_reason(reply: Reply) -> str:
+    """ "stop" when the model or a stop string ended the reply, "length" when the limit did."""
+    return str(reply.sampling["finish"])
+
+
+async def _events(turn: Turn, head: dict[str, Any], usage: bool) -> AsyncIterator[str]:
+    """The answer as server-sent events; whatever ends this generator early stops the writing."""
+    base: dict[str, Any] = {**head, "object": "chat.completion.chunk"}
+    if usage:
+        base["usage"] = None
+    pieces = cast(Generator[tuple[int, str]], turn.pieces())
+    try:
+        first = {**base, "mynah": extension(turn)}
+        for index in range(len(turn.reply_ids)):
+            yield _event({**first, "choices": [_chunk(turn, index, {"role": "assistant", "content": ""})]})
+            first = base
+        while (piece := await _aside(lambda: _next(pieces))) is not None:
+            if piece[1]:
+                yield _event({**base, "choices": [_chunk(turn, piece[0], {"content": piece[1]})]})
+        replies = await _aside(turn.replies)  # on disk now: the reply_ids can be used
+        for index, reply in enumerate(replies):
+            yield _event({**base, "choices": [_chunk(turn, index, {}, finish_reason(reply))]})
+        if usage:
+            yield _event({**base, "choices": [], "usage": turn.usage})
+        yield "data: [DONE]\n\n"
+    except Exception as error:  # the status line is long sent, so the stream itself must say it
+        yield _event(describe(error)[1])
+    finally:
+        turn.stop()
+        with anyio.CancelScope(shield=True):
+            await _aside(pieces.close)  # keeps what was written so far, once it was begun to be shown
+
+
+def _chunk(turn: Turn, index: int, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+    return {
+        "index": index,
+        "delta": delta,
+        "finish_reason": finish,
+        "logprobs": None,
+        "reply_id": turn.reply_ids[index],
+    }
+
+
+def _event(data: dict[str, Any]) -> str:
+    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+
+
+def _next(pieces: Generator[tuple[int, str]]) -> tuple[int, str] | None:
+    return next(pieces, None)
+
+
+class _Gone(Exception):
+    """The client left before its answer."""
+
+
+async def _while_there(request: Request, turn: Turn) -> list[Reply]:
+    """Wait for the replies; stop the writing when the client leaves."""
+    done: list[Reply] = []
+
+    async def watch(scope: anyio.CancelScope) -> None:
+        while not await request.is_disconnected():
+            await anyio.sleep(LOOK_SECONDS)
+        turn.stop()
+        scope.cancel()
+
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch, group.cancel_scope)
+            done = await _aside(turn.replies)
+            group.cancel_scope.cancel()
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    finally:
+        turn.stop()
+    if not done:
+        raise _Gone
+    return done
+
+
+def _aside(work: Callable[[], T]) -> Awaitable[T]:
+    """Run something that waits in a thread of chat's own, so that many long replies leave room for clicks."""
+    global _threads
+    if _threads is None:
+        _threads = CapacityLimiter(256)
+    return to_thread.run_sync(work, limiter=_threads)

@@ -1,0 +1,114 @@
+"""The caller's own account: overview, profile, keys, password, export and removal."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+
+from assistant.api.deps import Caller, Counts, Served, Strict
+from assistant.mynah import trait_record
+from feedback.types import ApiKey
+
+router = APIRouter()
+
+
+class Correction(Strict):
+    """A trait's weight set by hand; null takes it back."""
+
+    name: Any
+    weight: Any
+
+
+class NewPassword(Strict):
+    """Both passwords."""
+
+    old: str
+    new: str
+
+
+@router.get("/v1/me")
+def overview(mynah: Served, user: Caller) -> dict[str, Any]:
+    """Where the caller stands."""
+    active = mynah.active(user)
+    next_update = mynah.updates.forecast(user)
+    record = mynah.learning.record(user)
+    return {
+        "name": user.name,
+        "admin": user.admin,
+        "created_at": user.created_at,
+        "labels": mynah.store.acts.label_count(user.id),
+        "active_version": active.name if active else "base",
+        "labels_until_update": next_update.labels_needed,
+        "next_update": asdict(next_update),
+        "arms": {
+            line.arm: {
+                "comparisons": line.comparisons,
+                "wins": line.wins,
+                "interval": [line.low, line.high],
+                "thumbs": line.thumbs,
+                "thumbs_up": line.ups,
+            }
+            for line in record.arms
+        },
+        "served_arm": mynah.chat.served(user)[0],
+    }
+
+
+@router.get("/v1/me/profile")
+def profile(mynah: Served, user: Caller) -> dict[str, Any]:
+    """What was learned, in plain words."""
+    return {"traits": [trait_record(trait) for trait in mynah.learning.profile(user)]}
+
+
+@router.put("/v1/me/profile")
+def correct(body: Correction, mynah: Served, user: Caller, traffic: Counts) -> dict[str, Any]:
+    """Override one trait, or take the override back."""
+    traffic.clicked(mynah.learning.correct(user, body.name, body.weight).head_ms)
+    return profile(mynah, user)
+
+
+@router.get("/v1/me/keys")
+def keys(mynah: Served, user: Caller) -> dict[str, Any]:
+    """The caller's API keys, without their secrets."""
+    return {"keys": [_key(key) for key in mynah.accounts.keys(user)]}
+
+
+@router.post("/v1/me/keys", status_code=201)
+def create_key(mynah: Served, user: Caller) -> dict[str, Any]:
+    """A new key; `key` is shown this once."""
+    key, secret = mynah.accounts.create_key(user)
+    return {**_key(key), "key": secret}
+
+
+@router.delete("/v1/me/keys/{key_id}")
+def revoke_key(key_id: str, mynah: Served, user: Caller) -> dict[str, Any]:
+    """End a key."""
+    mynah.accounts.revoke_key(key_id, user)
+    return {"id": key_id, "revoked": True}
+
+
+@router.put("/v1/me/password")
+def change_password(body: NewPassword, mynah: Served, user: Caller) -> dict[str, Any]:
+    """Change the password; every signed-in browser is signed out, keys stay."""
+    mynah.accounts.change_password(user, body.old, body.new)
+    return {"changed": True}
+
+
+@router.get("/v1/me/export")
+def export(mynah: Served, user: Caller) -> Response:
+    """All that is held about the caller, as a zip."""
+    headers = {"Content-Disposition": 'attachment; filename="mynah-export.zip"'}
+    return Response(mynah.export_person(user), media_type="application/zip", headers=headers)
+
+
+@router.delete("/v1/me")
+def leave(mynah: Served, user: Caller) -> JSONResponse:
+    """Delete the caller's account and everything that belongs to it."""
+    return JSONResponse(mynah.remove_person(user))
+
+
+def _key(key: ApiKey) -> dict[str, Any]:
+    return {"id": key.id, "hint": key.hint, "created_at": key.created_at, "used_at": key.used_at}

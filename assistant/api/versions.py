@@ -1,0 +1,101 @@
+"""The caller's updates and the versions they made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from assistant.api.deps import Caller, Served
+from assistant.exports import find_version
+from assistant.mynah import Mynah
+from feedback.types import AdapterVersion, Update, User
+
+router = APIRouter()
+
+
+@router.post("/v1/me/updates", status_code=202)
+def ask(mynah: Served, user: Caller) -> dict[str, Any]:
+    """Ask for an update."""
+    return {"update_id": mynah.updates.request(user).id}
+
+
+@router.get("/v1/me/updates")
+def updates(mynah: Served, user: Caller) -> dict[str, Any]:
+    """All of the caller's updates, newest first."""
+    return {"updates": [update_view(update) for update in mynah.store.versions.updates(user.id)]}
+
+
+@router.get("/v1/me/updates/{update_id}")
+def update(update_id: str, mynah: Served, user: Caller) -> dict[str, Any]:
+    """How an update is getting on, or how it ended."""
+    return update_view(mynah.updates.get(user, update_id))
+
+
+@router.delete("/v1/me/updates/{update_id}")
+def cancel(update_id: str, mynah: Served, user: Caller) -> dict[str, Any]:
+    """Cancel an update."""
+    return update_view(mynah.updates.cancel(user, update_id))
+
+
+@router.get("/v1/me/versions")
+def versions(mynah: Served, user: Caller) -> dict[str, Any]:
+    """The caller's versions, oldest first, and which is served."""
+    return versions_view(mynah, user)
+
+
+@router.get("/v1/me/versions/{name}")
+def version(name: str, mynah: Served, user: Caller) -> dict[str, Any]:
+    """One version."""
+    return version_view(find_version(mynah.store, user, name))
+
+
+@router.post("/v1/me/versions/{name}/activate")
+def activate(name: str, mynah: Served, user: Caller) -> dict[str, Any]:
+    """Serve a version, or `base`, from the next reply on."""
+    mynah.updates.activate(user, name)
+    return versions_view(mynah, user)
+
+
+def versions_view(mynah: Mynah, user: User) -> dict[str, Any]:
+    """A person's versions as the API shows them."""
+    active = mynah.active(user)
+    return {
+        "active": active.name if active else "base",
+        "versions": [version_view(each) for each in mynah.store.versions.versions(user.id)],
+    }
+
+
+def version_view(version: AdapterVersion) -> dict[str, Any]:
+    """A version as the API shows it."""
+    return {
+        "name": version.name,
+        "status": version.status,
+        "parent": f"v{version.parent}" if version.parent else "base",
+        "base": version.base_id,
+        "update_id": version.update_id,
+        "feedback": {"first": version.first_label, "last": version.last_label},
+        "seed": version.seed,
+        "config": version.config,
+        "metrics": version.metrics,
+        "gate": version.gate,
+        "created_at": version.created_at,
+    }
+
+
+def update_view(update: Update) -> dict[str, Any]:
+    """An update as the API shows it."""
+    return {
+        "update_id": update.id,
+        "state": update.state,
+        "trigger": update.trigger,
+        "progress": update.progress,
+        "eta_seconds": update.eta_seconds,
+        "metrics": update.metrics,
+        "gate": update.gate,
+        "version": f"v{update.version}" if update.version else None,
+        "reason": update.reason,
+        "created_at": update.created_at,
+        "started_at": update.started_at,
+        "finished_at": update.finished_at,
+    }

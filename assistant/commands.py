@@ -1,0 +1,270 @@
+"""What each command of the command line does, beside a running server or without one.
+
+Small things go straight to the database, which takes several processes. An update is handed to a running server through
+the line in the database; without a server it runs here, with the data folder's lock held.
+"""
+
+from __future__ import annotations
+
+import getpass
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from tqdm import tqdm
+
+from assistant.accounts import Accounts
+from assistant.config import Config
+from assistant.lock import DataLock, describe, holder
+from feedback.errors import Conflict, InvalidInput, NotFound, NotSaved
+from feedback.store import Store
+from feedback.types import LIVE_STATES, Update, User
+
+if TYPE_CHECKING:
+    from adapters.base_model import Quantize
+
+WATCH_SECONDS = 0.5
+REJECTED = 1  # exit code of an update whose version did not pass the gate
+UNSOUND = 1  # exit code of a doctor who found something
+
+
+# ---- people and keys ----------------------------------------------------------------------------------------------
+
+
+def user_add(config: Config, given: dict[str, Any]) -> int:
+    """Add a person; works before the first start of a server, too."""
+    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _accounts(config) as (accounts, _):
+        user = accounts.add(given["name"], _password(given), admin=given["admin"])
+        print(f"Added {user.name}{' (admin)' if user.admin else ''}.")
+    return 0
+
+
+def user_passwd(config: Config, given: dict[str, Any]) -> int:
+    """Set a password; every browser of the person is signed out."""
+    with _accounts(config) as (accounts, _):
+        user = accounts.find(given["name"])
+        accounts.set_password(user, _password(given))
+        print(f"The password of {user.name} is changed.")
+    return 0
+
+
+def user_list(config: Config, given: dict[str, Any]) -> int:
+    """One person a line: name, role, labels, day of the account; between tabs."""
+    with _accounts(config) as (accounts, store):
+        for user in accounts.people():
+            role = "admin" if user.admin else "user"
+            print(user.name, role, f"{store.acts.label_count(user.id)} labels", user.created_at[:10], sep="\t")
+    return 0
+
+
+def user_remove(config: Config, given: dict[str, Any]) -> int:
+    """Delete a person, weights included."""
+    from adapters.versions import VersionFiles
+    from assistant.removal import remove_person
+
+    with _accounts(config) as (accounts, store):
+        user = accounts.find(given["name"])
+        receipt = remove_person(store, VersionFiles(config.adapters), config.jobs, user)
+        rows = receipt["rows"]
+        print(f"Removed {user.name}: {rows['replies']} replies, {rows['feedback']} acts of feedback, ", end="")
+        print(f"{receipt['adapters']} adapter versions.")
+    return 0
+
+
+def key_create(config: Config, given: dict[str, Any]) -> int:
+    """Print a new API key and nothing else."""
+    with _accounts(config) as (accounts, _):
+        print(accounts.create_key(accounts.find(given["name"]))[1])
+    return 0
+
+
+def key_list(config: Config, given: dict[str, Any]) -> int:
+    """One key a line: id, hint, day it was made, day of last use; between tabs."""
+    with _accounts(config) as (accounts, _):
+        for key in accounts.keys(accounts.find(given["name"])):
+            print(key.id, key.hint, key.created_at[:10], (key.used_at or "never used")[:10], sep="\t")
+    return 0
+
+
+def key_revoke(config: Config, given: dict[str, Any]) -> int:
+    """End a key."""
+    with _accounts(config) as (accounts, _):
+        accounts.revoke_key(given["id"])
+        print(f"Revoked {given['id']}.")
+    return 0
+
+
+# ---- updates and exports ------------------------------------------------------------------------------------------
+
+
+def update(config: Config, given: dict[str, Any]) -> int:
+    """One update in the foreground: exit code 0 when the new version is served, 1 when it did not pass the gate."""
+    with _accounts(config) as (accounts, store):
+        user = accounts.find(given["name"])
+        server = holder(config.data_dir)
+        if server is None:
+            ended = _update_here(config, user)
+        elif "base_id" in server:
+            ended = _update_there(config, store, user, str(server["base_id"]))
+        else:
+            raise Conflict(
+                f"{config.data_dir} is in use by {describe(server)}; try again when it has finished or started."
+            )
+    if ended.state == "promoted":
+        print(f"v{ended.version} passed the gate and is served to {user.name} now.")
+        return 0
+    if ended.state == "rejected":
+        failed = "; ".join(str(check.get("words", check["check"])) for check in ended.gate if not check["passed"])
+        print(f"v{ended.version} did not pass the gate and is never served: {failed}")
+        return REJECTED
+    raise Conflict(f"The update of {user.name} ended as {ended.state}: {ended.reason}")
+
+
+def _update_here(config: Config, user: User) -> Update:
+    from assistant.mynah import Mynah
+
+    lock = DataLock(config.data_dir, "app.py update")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: the update is paused
+    try:
+        mynah = Mynah.open(config, lambda line: print(line, file=sys.stderr), lock=lock, run_updates=False)
+        try:
+            with _bar() as bar:
+                return mynah.updates.run_here(user, bar.show)
+        finally:
+            mynah.close()
+    finally:
+        lock.release()
+
+
+def _update_there(config: Config, store: Store, user: User, base_id: str) -> Update:
+    """Put it in the running server's line, and watch."""
+    from assistant.mynah import update_numbers
+    from assistant.updates import queue_update
+
+    update = queue_update(store, user, base_id, update_numbers(config).as_dict())
+    with _bar() as bar:
+        while update.state in LIVE_STATES:
+            bar.show(update)
+            time.sleep(WATCH_SECONDS)
+            update = store.versions.update(user.id, update.id)
+            if holder(config.data_dir) is None:
+                raise Conflict(f"The server has stopped; the update of {user.name} goes on when it starts again.")
+    return update
+
+
+class _Bar:
+    """A progress bar over one update."""
+
+    def __init__(self) -> None:
+        self._bar = tqdm(total=100, unit="%", bar_format="{desc} {percentage:3.0f}%|{bar}| {elapsed}{postfix}")
+
+    def show(self, update: Update) -> None:
+        """Move on."""
+        stage = str(update.metrics.get("stage", "")).replace("_", " ")
+        self._bar.set_description_str(f"{update.state} {stage}".strip())
+        if update.eta_seconds is not None:
+            self._bar.set_postfix_str(f"about {update.eta_seconds / 60:.1f} min to go", refresh=False)
+        self._bar.update(max(0.0, 100 * update.progress - self._bar.n))
+        self._bar.refresh()
+
+    def close(self) -> None:
+        """Leave the line."""
+        self._bar.close()
+
+
+@contextmanager
+def _bar() -> Iterator[_Bar]:
+    bar = _Bar()
+    try:
+        yield bar
+    finally:
+        bar.close()
+
+
+def export(config: Config, given: dict[str, Any]) -> int:
+    """Write a version as a zip."""
+    from adapters.base_model import prepare_base
+    from adapters.versions import VersionFiles
+    from assistant.exports import active_version, check_format, export_zip, find_version
+
+    check_format(given["format"])
+    out: Path = given["out"]
+    with _accounts(config) as (accounts, store):
+        user = accounts.find(given["name"])
+        files = prepare_base(config.base_model, config.models_dir, cast("Quantize", config.quantize))
+        if given["version"]:
+            version = find_version(store, user, given["version"])
+        else:
+            version = active_version(store, user, files.base_id)
+        content = export_zip(VersionFiles(config.adapters), files, version)
+    try:
+        out.write_bytes(content)
+    except OSError as error:
+        raise NotSaved(f"{out} was not written: {error.strerror}.") from error
+    print(f"Wrote {version.name} of {user.name} to {out} ({len(content) >> 10} KB).")
+    return 0
+
+
+# ---- the data folder ----------------------------------------------------------------------------------------------
+
+
+def backup(config: Config, given: dict[str, Any]) -> int:
+    """Everything in one file."""
+    from assistant.backup import backup as write
+
+    size = write(config, given["file"])
+    print(f"Wrote {given['file']} ({size >> 10} KB). It holds everybody's conversations: keep it safe.")
+    return 0
+
+
+def restore(config: Config, given: dict[str, Any]) -> int:
+    """A backup into an empty folder."""
+    from assistant.backup import restore as unpack
+
+    count = unpack(config, given["file"])
+    print(f"Restored {count} files into {config.data_dir}.")
+    return 0
+
+
+def doctor(config: Config, given: dict[str, Any]) -> int:
+    """One finding a line; exit code 1 when something is to be mended."""
+    from assistant.doctor import examine
+
+    sound = True
+    for finding in examine(config):
+        sound &= finding.ok
+        print(f"ok       {finding.what}" if finding.ok else f"problem  {finding.what}\n         mend: {finding.mend}")
+    return 0 if sound else UNSOUND
+
+
+# ---- shared -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _accounts(config: Config) -> Iterator[tuple[Accounts, Store]]:
+    """The accounts of a data folder. Raises NotFound where there is no folder."""
+    if not config.data_dir.is_dir():
+        raise NotFound(
+            f"There is no data folder {config.data_dir}; start Mynah once, or name the folder with --data-dir."
+        )
+    store = Store(config.database)
+    try:
+        yield Accounts(store, config.session_days), store
+    finally:
+        store.database.close()
+
+
+def _password(given: dict[str, Any]) -> str:
+    if given["password_stdin"]:
+        return sys.stdin.readline().rstrip("\r\n")
+    if not sys.stdin.isatty():
+        raise InvalidInput("There is no terminal to ask for a password on; pipe it in and add --password-stdin.")
+    password = getpass.getpass(f"Password for {given['name']}: ")
+    if password != getpass.getpass("Again: "):
+        raise InvalidInput("The two passwords differ; nothing was changed.")
+    return password

@@ -1,0 +1,202 @@
+"""The engine: one thread that owns the policy and writes for everybody, one token a turn.
+
+    engine = Engine(files, versions)         # loads the base, under a second
+    engine.start()
+    writing = engine.write(Ask(messages, adapter, copies=1, sampling=Sampling(), user_id=user.id))
+    for draft, text in writing.pieces(): ...
+    written = writing.result()
+
+Callers from any thread get a `Writing` at once and read from it as it goes. Every request is a batch of its own, so the
+same request gives the same text whatever else is being written. Switching adapters is a global state of the model;
+since one thread takes all steps and every step switches first, people cannot mix. What goes wrong in one request
+ends that request only.
+
+Left out on purpose: one batch for many people. Decoding from a quantized base is not batch-invariant, so texts would
+depend on who else is there; and on two cores there is little to gain.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from adapters.base_model import BaseFiles
+from adapters.latents import Latents, latents_for
+from adapters.policy import Policy
+from adapters.rendering import ChatMessage, Rendered
+from adapters.safety import SafetyTerm
+from adapters.versions import VersionFiles
+from assistant.shelf import Shelf
+from assistant.turns import Turns
+from assistant.writing import Ask, Draft, Reading, Task, Writing, Written
+from feedback.errors import Busy
+from feedback.population import Population, load_population
+
+ROOM = 32_768  # cache positions written at once; 0.75 GB on the embedded base
+READ_TOKENS = 1024  # of a text that was not written here; what follows does not change its features much
+
+log = logging.getLogger("mynah.engine")
+
+__all__ = ["Ask", "Draft", "Engine", "Writing", "Written"]
+
+
+class Engine:
+    """Owns the policy; everything that needs the model goes through here."""
+
+    def __init__(
+        self, files: BaseFiles, versions: VersionFiles, *, max_waiting: int = 64, policy: Policy | None = None
+    ) -> None:
+        """Load the base and what belongs to it. Raises BaseModelError or CorruptFile."""
+        self.files, self.base_id = files, files.base_id
+        self.policy = policy or Policy.load(files)
+        self.renderer = self.policy.renderer
+        self.latents: Latents = latents_for(files, self.policy)
+        self.population: Population = load_population(len(self.latents.directions))
+        self.safety = SafetyTerm.load("term")
+        self.shelf = Shelf(self.policy, versions)
+        self.tokens_written = 0
+        self._turns: Turns[Task] = Turns(ROOM, max_waiting)
+        self._errands: list[Callable[[], None]] = []
+        self._wake = threading.Condition()
+        self._tokenizer = threading.Lock()  # its Rust half refuses, or mixes up, two callers at once
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._last_work = time.monotonic()
+        self._usual_seconds = 2.0
+
+    # ---- life -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread."""
+        assert self._thread is None, "started already"
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread; what was under way fails with Busy."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    # ---- what callers ask for ---------------------------------------------------------------------------------------
+
+    def write(self, ask: Ask) -> Writing:
+        """Queue a request. Raises InvalidInput when it does not fit the context, Busy when the queue is full."""
+        writing = Writing(ask, self.render(ask.messages))
+        self._join(writing)
+        return writing
+
+    def read(self, messages: Sequence[ChatMessage], texts: Sequence[str], *, user_id: str = "") -> list[Draft]:
+        """Features of texts as replies to a conversation; waits for its turn. Raises InvalidInput and Busy."""
+        if not texts:
+            return []
+        prompt = self.render(messages)
+        with self._tokenizer:
+            replies = [self.renderer.reply_ids(text[: READ_TOKENS * 16])[:READ_TOKENS] for text in texts]
+        reading = Reading(user_id, prompt, texts, replies)
+        self._join(reading)
+        return reading.result().drafts
+
+    def render(self, messages: Sequence[ChatMessage]) -> Rendered:
+        """Prompt tokens of a conversation, from any thread."""
+        with self._tokenizer:
+            return self.renderer.prompt(messages)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Tokens as a person reads them, from any thread."""
+        with self._tokenizer:
+            return self.renderer.text(ids)
+
+    def token_count(self, text: str) -> int:
+        """Tokens of a plain text, from any thread."""
+        with self._tokenizer:
+            return len(self.renderer.reply_ids(text, ended=False))
+
+    def forget(self, user_id: str) -> None:
+        """Stop what is being written for a person and drop their adapters, before this returns."""
+        done = threading.Event()
+
+        def errand() -> None:
+            self.shelf.forget(user_id)
+            done.set()
+
+        with self._wake:
+            for task in self._turns.all():
+                if task.user_id == user_id:
+                    task.stop()
+            alive = self._thread is not None and not self._closing
+            if alive:
+                self._errands.append(errand)
+                self._wake.notify_all()
+        if alive:
+            done.wait(timeout=30)
+        else:
+            errand()
+
+    @property
+    def busy(self) -> int:
+        """Requests under way or waiting."""
+        with self._wake:
+            return len(self._turns)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for room."""
+        with self._wake:
+            return len(self._turns.waiting)
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long nobody has wanted anything, 0 while somebody does."""
+        with self._wake:
+            return 0.0 if len(self._turns) else time.monotonic() - self._last_work
+
+    # ---- the thread -------------------------------------------------------------------------------------------------
+
+    def _join(self, task: Task) -> None:
+        with self._wake:
+            if self._closing:
+                raise Busy("Mynah is shutting down; try again in a moment.", retry_after=5)
+            self._turns.join(task, retry_after=math.ceil(self._usual_seconds))
+            self._wake.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not (self._closing or self._errands or len(self._turns)):
+                    self._wake.wait()
+                if self._closing:
+                    break
+                errands, self._errands = self._errands, []
+                task = self._turns.next()
+            for errand in errands:
+                errand()
+            if task is not None:
+                self._step(task)
+        for task in self._turns.all():
+            self._end(task, Busy("Mynah is shutting down; try again in a moment.", retry_after=5))
+
+    def _step(self, task: Task) -> None:
+        """One turn of one task; whatever it raises is its own."""
+        try:
+            outcome: Written | Exception | None = task.turn(self)
+        except Exception as error:
+            log.warning("a request failed: %s: %s", type(error).__name__, error)
+            outcome = error
+        if outcome is not None:
+            self._end(task, outcome)
+
+    def _end(self, task: Task, outcome: Written | Exception) -> None:
+        if isinstance(task, Writing):
+            task.leave(self)
+        with self._wake:
+            self._turns.leave(task)
+            self._last_work = time.monotonic()
+            took = min(self._last_work - task.started, 60.0)
+            self._usual_seconds = 0.8 * self._usual_seconds + 0.2 * took
+        task.settle(outcome)

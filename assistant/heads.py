@@ -1,0 +1,102 @@
+"""Everybody's reward heads, always those of the event log.
+
+A head is fitted to all of a person's live acts, never moved from the last one: so what an act taught goes when it is
+taken back, and a crash between an event and its refit loses nothing. The head kept in the store is a copy for whoever
+reads the database; the first use after a start fits it anew, to the same bits. Left out on purpose: deciding what
+counts as an act (learning.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from feedback.errors import NotSaved
+from feedback.labels import act_of
+from feedback.population import Population
+from feedback.reward_head import Act, RewardHead, fit
+from feedback.store import Store
+
+log = logging.getLogger("mynah.heads")
+MANY = 100  # new acts from which on reading all of a person's is simpler than asking for each
+
+
+@dataclass
+class _Person:
+    """What is kept in memory of one person; all of it can be made again from the store."""
+
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    head: RewardHead | None = None
+    acts: dict[str, tuple[Act, bool]] = field(default_factory=dict)  # by feedback id, with "held out"
+
+
+class Heads:
+    """One head a person, for one base."""
+
+    def __init__(self, store: Store, base_id: str, population: Population) -> None:
+        self._store, self._base_id, self._population = store, base_id, population
+        self._people: dict[str, _Person] = {}
+        self._guard = threading.Lock()
+
+    @contextmanager
+    def lock(self, user_id: str) -> Iterator[None]:
+        """Within the block nobody else changes this person's acts: two clicks at once both count."""
+        with self._person(user_id).lock:
+            yield
+
+    def head(self, user_id: str) -> RewardHead:
+        """The person's head; that of the shared prior before the first act."""
+        person = self._person(user_id)
+        head = person.head
+        if head is None:
+            with person.lock:
+                head = person.head or self.refit(user_id)
+        return head
+
+    def acts(self, user_id: str) -> list[Act]:
+        """The live acts the head was fitted to, oldest first."""
+        with self.lock(user_id):
+            self.head(user_id)
+            return [act for act, _ in self._person(user_id).acts.values()]
+
+    def split(self, user_id: str) -> tuple[RewardHead, RewardHead]:
+        """Heads for an update: one without the held-out acts, one of nothing but the prior and those."""
+        with self.lock(user_id):
+            self.head(user_id)
+            acts = list(self._person(user_id).acts.values())
+        prior = self._population.prior
+        return fit([act for act, held in acts if not held], prior), fit([act for act, held in acts if held], prior)
+
+    def refit(self, user_id: str) -> RewardHead:
+        """Fit to what is live now, and keep it. Acts that were there before are not decoded again."""
+        person = self._person(user_id)
+        with person.lock:
+            live = self._store.acts.live_labels(user_id)
+            new = [feedback_id for feedback_id in live if feedback_id not in person.acts]
+            decoded = {
+                preference.feedback_id: (
+                    act_of(preference, self._population, same_base=base == self._base_id),
+                    preference.held_out,
+                )
+                for preference, base in self._store.acts.preferences(user_id, new if len(new) < MANY else None)
+            }
+            person.acts = {name: person.acts.get(name) or decoded[name] for name in live}
+            person.head = head = fit([act for act, _ in person.acts.values()], self._population.prior)
+            try:
+                if person.acts:
+                    self._store.acts.save_head(user_id, self._base_id, self._population.version, head)
+            except NotSaved as error:  # the events are on disk; the head is made again from them
+                log.warning("a head was not kept: %s", error)
+            return head
+
+    def forget(self, user_id: str) -> None:
+        """Drop what is cached of a person who was removed."""
+        with self._guard:
+            self._people.pop(user_id, None)
+
+    def _person(self, user_id: str) -> _Person:
+        with self._guard:
+            return self._people.setdefault(user_id, _Person())

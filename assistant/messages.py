@@ -1,0 +1,110 @@
+"""Conversations as they come from outside, checked once; everything behind works on what this lets through.
+
+Pure functions. Whether a conversation fits the model's context is the renderer's business (adapters/rendering.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, cast
+
+from adapters.files import sha256_json
+from adapters.rendering import ChatMessage
+from feedback.errors import InvalidInput
+
+MAX_CHARACTERS = 32_000  # a message; far more than the default base reads at once
+MAX_MESSAGES = 500
+MAX_CONVERSATION = 400_000  # characters of a whole conversation; what is older must be left out by the sender
+
+Role = Literal["system", "user", "assistant"]
+# "developer" is OpenAI's newer word for the same thing.
+_ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+
+
+def check_messages(raw: object) -> list[ChatMessage]:
+    """A conversation out of JSON → messages that end with something a person said.
+
+    Content may be a string or a list of OpenAI's text parts. Raises InvalidInput naming the message at fault.
+    """
+    if not isinstance(raw, Sequence) or isinstance(raw, str | bytes) or not raw:
+        raise InvalidInput(
+            'messages must be a list that is not empty: [{"role": "user", "content": ".."}].', param="messages"
+        )
+    if len(raw) > MAX_MESSAGES:
+        raise InvalidInput(
+            f"The conversation has {len(raw)} messages; at most {MAX_MESSAGES} are taken.", param="messages"
+        )
+    messages = [_message(item, place) for place, item in enumerate(raw)]
+    if any(message["role"] == "system" for message in messages[1:]):
+        raise InvalidInput("Only the first message can be a system message.", param="messages")
+    if messages[0]["role"] == "system" and not messages[0]["content"].strip():
+        messages = messages[1:]  # an empty one asks for the default
+    if not messages or messages[-1]["role"] != "user":
+        raise InvalidInput("The last message must be the user's: it is what gets answered.", param="messages")
+    if (total := sum(len(message["content"]) for message in messages)) > MAX_CONVERSATION:
+        raise InvalidInput(
+            f"The conversation has {total:,} characters; at most {MAX_CONVERSATION:,} are taken. Leave out old turns.",
+            param="messages",
+        )
+    return messages
+
+
+def check_text(raw: object, what: str, param: str, *, limit: int = MAX_CHARACTERS) -> str:
+    """Some text that a person wrote. Raises InvalidInput when it is none, blank, too long or no Unicode."""
+    text = _characters(raw, what, param, limit)
+    if not text.strip():
+        raise InvalidInput(f"{what} is empty; write something.", param=param)
+    return text
+
+
+def group_of(messages: Sequence[ChatMessage]) -> str:
+    """The id that replies to one prompt share, whenever they were asked for: only those can be compared."""
+    return f"g_{sha256_json([[message['role'], message['content']] for message in messages])[:18]}"
+
+
+def _message(item: object, place: int) -> ChatMessage:
+    param = f"messages[{place}]"
+    if not isinstance(item, Mapping):
+        raise InvalidInput(f"{param} must be an object with role and content.", param=param)
+    role = item.get("role")
+    if not isinstance(role, str) or role not in _ROLES:
+        raise InvalidInput(
+            f"{param}.role is {str(role)[:40]!r}; it can be system, user or assistant.", param=f"{param}.role"
+        )
+    content = item.get("content")
+    if isinstance(content, list):
+        content = _joined(content, param)
+    check = check_text if _ROLES[role] == "user" else _characters
+    return {
+        "role": _ROLES[role],
+        "content": check(content, f"{param}.content", f"{param}.content", limit=MAX_CHARACTERS),
+    }
+
+
+def _joined(parts: list[object], param: str) -> str:
+    """The text of content parts; pictures and sound are refused by name."""
+    texts = []
+    for part in parts:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind != "text":
+            raise InvalidInput(
+                f"{param}.content has a part of type {str(kind)[:40]!r}; only text is read.", param=param
+            )
+        texts.append(cast(Mapping[str, object], part).get("text"))
+    if not all(isinstance(text, str) for text in texts):
+        raise InvalidInput(f"{param}.content has a text part without text.", param=param)
+    return "".join(cast(list[str], texts))
+
+
+def _characters(raw: object, what: str, param: str, limit: int) -> str:
+    if not isinstance(raw, str):
+        raise InvalidInput(f"{what} must be text, not {type(raw).__name__}.", param=param)
+    if len(raw) > limit:
+        raise InvalidInput(f"{what} has {len(raw):,} characters; at most {limit:,} are taken. Shorten it.", param=param)
+    try:
+        raw.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(
+            f"{what} holds half a character (a lone surrogate); send whole Unicode.", param=param
+        ) from error
+    return raw

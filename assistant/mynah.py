@@ -1,0 +1,157 @@
+"""Mynah: all services over one data folder, in the order they need each other.
+
+Everything the HTTP API, the browser pages and the command line do goes through the objects held here. What concerns a
+person as a whole, and therefore several services, is here as well: removal and export.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, cast
+
+from adapters.base_model import BaseFiles, Quantize, prepare_base
+from adapters.files import read_json
+from adapters.job import UpdateConfig
+from adapters.versions import VersionFiles
+from assistant.accounts import Accounts
+from assistant.adoption import sweep
+from assistant.chat import Chat
+from assistant.config import Config
+from assistant.engine import Engine
+from assistant.learning import Learning
+from assistant.lock import DataLock
+from assistant.profile import TraitView
+from assistant.removal import remove_person
+from assistant.updates import Updates
+from feedback.errors import InvalidInput
+from feedback.store import Store
+from feedback.types import AdapterVersion, Reply, User, now
+
+
+class Mynah:
+    """All services. Made by `open`; `close` ends them in reverse order."""
+
+    def __init__(self, config: Config, lock: DataLock, store: Store, files: BaseFiles, numbers: UpdateConfig) -> None:
+        self.config, self.lock, self.store, self.files = config, lock, store, files
+        self.accounts = Accounts(store, config.session_days)
+        self.versions = VersionFiles(config.adapters)
+        self.engine = Engine(files, self.versions, max_waiting=config.max_waiting)
+        self.learning = Learning(store, self.engine)
+        self.chat = Chat(store, self.engine, self.learning, max_tokens=config.max_tokens)
+        self.updates = Updates(store, self.learning, self.engine, self.versions, files, config, numbers)
+
+    @classmethod
+    def open(
+        cls,
+        config: Config,
+        progress: Callable[[str], None] = print,
+        *,
+        lock: DataLock | None = None,
+        run_updates: bool = True,
+    ) -> Mynah:
+        """Open a data folder and start serving from it.
+
+        lock: the folder's, when the caller took it already. run_updates: work on the line of updates; off for commands
+        that do one thing. Raises Conflict when another Mynah has the folder, BaseModelError, CorruptFile, NotSaved.
+        """
+        numbers = update_numbers(config)
+        mine = lock or DataLock(config.data_dir, "open")
+        store: Store | None = None
+        try:
+            progress(f"Data folder: {config.data_dir}")
+            store = Store(config.database)
+            if gone := sweep(store, config.adapters, config.jobs):
+                progress(f"Removed what an interrupted update left: {', '.join(gone)}")
+            files = prepare_base(config.base_model, config.models_dir, cast(Quantize, config.quantize))
+            progress(f"Base model: {files.base_id}")
+            if strangers := _versions_of_other_bases(store, files.base_id):
+                progress(f"{strangers} adapter versions belong to other base models: they are kept, unused.")
+            mynah = cls(config, mine, store, files, numbers)
+            mynah.engine.start()
+            if run_updates:
+                mynah.updates.start()
+            return mynah
+        except BaseException:
+            if store is not None:
+                store.close()
+            if lock is None:
+                mine.release()
+            raise
+
+    def close(self) -> None:
+        """Pause the running update, end all replies under way, close the database, let go of the folder."""
+        self.updates.close()
+        self.engine.close()
+        self.store.close()
+        self.lock.release()
+
+    # ---- a person as a whole --------------------------------------------------------------------------------------
+
+    def remove_person(self, user: User) -> dict[str, Any]:
+        """Delete everything about a person; what went, as a receipt. Raises Conflict for the last admin."""
+        receipt = remove_person(self.store, self.versions, self.config.jobs, user)
+        self.engine.forget(user.id)
+        self.learning.forget(user.id)
+        return receipt
+
+    def export_person(self, user: User) -> bytes:
+        """Everything held about a person as a zip of JSON and safetensors. Hashes of secrets stay here."""
+        out = io.BytesIO()
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, value in self._records(user).items():
+                archive.writestr(f"{name}.json", json.dumps(value, indent=1, ensure_ascii=False))
+            for version in self.store.versions.versions(user.id):
+                folder = self.versions.path(user.id, version.number)
+                for file in sorted(folder.glob("*")):
+                    archive.write(file, f"adapters/{version.name}/{file.name}")
+        return out.getvalue()
+
+    def _records(self, user: User) -> dict[str, Any]:
+        conversations = self.store.chats.conversations(user.id, limit=1_000_000)
+        return {
+            "person": {**asdict(user), "exported_at": now(), "keys": [asdict(key) for key in self.accounts.keys(user)]},
+            "conversations": [
+                {**asdict(conversation), "messages": [asdict(m) for m in self.store.chats.messages(conversation.id)]}
+                for conversation in conversations
+            ],
+            "replies": [_reply(reply) for reply in self.store.chats.all_replies(user.id)],
+            "feedback": [asdict(event) for event in self.store.acts.events(user.id)],
+            "profile": [trait_record(trait) for trait in self.learning.profile(user)],
+            "updates": [asdict(update) for update in self.store.versions.updates(user.id)],
+            "versions": [asdict(version) for version in self.store.versions.versions(user.id)],
+        }
+
+    def active(self, user: User) -> AdapterVersion | None:
+        """The version served to a person, None for the base."""
+        return self.store.versions.active(user.id, self.engine.base_id)
+
+
+def update_numbers(config: Config) -> UpdateConfig:
+    """The numbers of an update: the defaults, changed by the file that `update_config` names. Raises InvalidInput."""
+    if config.update_config is None:
+        return UpdateConfig()
+    try:
+        return UpdateConfig.from_dict(read_json(config.update_config))
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{config.update_config} cannot be used: {error}", param="update_config") from error
+
+
+def _versions_of_other_bases(store: Store, base_id: str) -> int:
+    return sum(v.base_id != base_id for user in store.people.all() for v in store.versions.versions(user.id))
+
+
+def trait_record(trait: TraitView) -> dict[str, Any]:
+    """A trait as it is told outside."""
+    return {name: getattr(trait, name) for name in ("name", "weight", "sd", "evidence", "words")}
+
+
+def _reply(reply: Reply) -> dict[str, Any]:
+    """A reply for its owner's eyes: without token ids and latent features, which only repeat the text for a machine."""
+    kept = asdict(reply)
+    for field in ("token_ids", "latent"):
+        del kept[field]
+    return kept

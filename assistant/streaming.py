@@ -1,0 +1,66 @@
+"""Text that is shown while it is being written: whole characters only, and never a part of a stop string.
+
+A token may hold half a character, which decodes to U+FFFD until the other half comes; and what looks like the first
+letters of a stop string may turn out to be one. Both are held back until it is clear. Pure: decoding is the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from feedback.errors import InvalidInput
+
+MAX_STOPS, MAX_STOP_CHARACTERS = 4, 200
+UNFINISHED = "\ufffd"
+
+
+class TextStream:
+    """What may be shown of one reply so far."""
+
+    def __init__(self, stops: Sequence[str] = ()) -> None:
+        """stops: strings that end the reply; neither they nor what follows is ever shown."""
+        self.stops = tuple(stops)
+        self.shown = ""
+        self.cut = False
+
+    def push(self, text: str, *, final: bool = False) -> str:
+        """Take the whole text decoded so far; returns what is newly safe to show.
+
+        final: nothing follows, so what was held back is due. After a stop string was met (`cut`) nothing is shown.
+        """
+        if self.cut:
+            return ""
+        met = [place for stop in self.stops if (place := text.find(stop)) >= 0]
+        if met:
+            self.cut = True
+            safe = text[: min(met)]
+        elif final:
+            safe = text
+        else:
+            safe = text.rstrip(UNFINISHED)
+            safe = safe[: len(safe) - self._pending(safe)]
+        new = safe[len(self.shown) :]
+        self.shown += new
+        return new
+
+    def _pending(self, text: str) -> int:
+        """Length of the longest ending that may yet grow into a stop string."""
+        longest = max((len(stop) - 1 for stop in self.stops), default=0)
+        for size in range(min(longest, len(text)), 0, -1):
+            if any(stop.startswith(text[-size:]) for stop in self.stops):
+                return size
+        return 0
+
+
+def check_stops(raw: object) -> tuple[str, ...]:
+    """The `stop` of a request: none, a string or a few of them. Raises InvalidInput."""
+    stops = [raw] if isinstance(raw, str) else raw
+    if stops is None:
+        return ()
+    if not isinstance(stops, list | tuple) or not all(isinstance(stop, str) and stop for stop in stops):
+        raise InvalidInput("stop must be a string or a list of strings that are not empty.", param="stop")
+    if len(stops) > MAX_STOPS or any(len(stop) > MAX_STOP_CHARACTERS for stop in stops):
+        raise InvalidInput(
+            f"stop takes at most {MAX_STOPS} strings of at most {MAX_STOP_CHARACTERS} characters.", param="stop"
+        )
+    return tuple(stops)

@@ -1,0 +1,210 @@
+"""One update from its place in the line to a version: freeze it, run its worker, make something of what comes out.
+
+Whatever happens ends in a state that says so: done, to be gone on with, or failed with a reason. Which update is next
+is decided elsewhere (updates.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, cast
+
+from adapters.base_model import BaseFiles
+from adapters.job import JobSpec, UpdateConfig, pool_ready, write_job, write_pool_job
+from adapters.rendering import ChatMessage
+from adapters.versions import VersionFiles
+from assistant import worker_process as worker
+from assistant.adoption import POOL_JOB, adopt, has_result, remove
+from assistant.board import Board
+from assistant.config import Config
+from assistant.engine import Engine
+from assistant.learning import Learning
+from assistant.worker_process import Report, WorkerProcess, read_report
+from feedback.errors import MynahError, NotFound, NotSaved
+from feedback.store import Store
+from feedback.types import LIVE_STATES, Update
+
+POLL_SECONDS = 0.5
+PATIENCE_SECONDS = 4.0  # for a worker to leave its checkpoint; a server must be gone 10 s after SIGTERM
+CHATTING_SECONDS = 15.0  # after the last reply, chat still counts as going on
+MAX_CRASHES = 3
+OWN_PROMPTS = 200
+
+log = logging.getLogger(__name__)
+Progress = Callable[[Update], None]
+
+
+class Trainer:
+    """Runs one worker at a time. stop: set when the server ends; what runs is paused then."""
+
+    def __init__(
+        self,
+        store: Store,
+        learning: Learning,
+        engine: Engine,
+        versions: VersionFiles,
+        files: BaseFiles,
+        config: Config,
+        stop: threading.Event,
+    ) -> None:
+        self._store, self._learning, self._engine = store, learning, engine
+        self._versions, self._files, self._stop = versions, files, stop
+        self._jobs, self._nice = config.jobs, config.nice
+        self._cores = config.threads or os.cpu_count() or 1
+        self._board = Board(config.tensorboard)
+        self._crashes: Counter[str] = Counter()
+
+    def work(self, update: Update, progress: Progress) -> None:
+        """Take an update as far as it goes now. Raises NotSaved when the disk refused; then it can be tried again."""
+        job = self._jobs / update.id
+        try:
+            if (job / "job.json").is_file():
+                self._store.versions.set_state(update.id, "running")
+            else:
+                self._freeze(update)
+            code = worker.DONE
+            if self._now(update).state in LIVE_STATES and not has_result(job):
+                code = self._watch(update, progress)
+            self._settle(self._now(update), code)
+        except NotSaved:
+            raise
+        except MynahError as error:
+            self._fail(update, error.message)
+        except OSError as error:
+            if self._now(update).state in LIVE_STATES:
+                raise NotSaved(f"An update cannot write to {job}: {error.strerror}. Free some disk space.") from error
+            remove(job)  # its person was removed, and the folder under the worker's feet
+        except Exception as error:  # a defect must not stand at the head of the line for ever
+            log.exception("A defect ended update %s", update.id)
+            self._fail(update, f"It met something unexpected ({type(error).__name__}); the server's log tells more.")
+
+    def build_pool(self, numbers: UpdateConfig, give_way: Callable[[], bool]) -> bool:
+        """Prepare what all updates share, until it is there or somebody needs the machine; False if it cannot be."""
+        if pool_ready(self._files, numbers):
+            return True
+        job = self._jobs / POOL_JOB
+        remove(job)
+        write_pool_job(job, self._files, numbers)
+        process = WorkerProcess(job, self._cores, self._nice)
+        while (code := process.wait(POLL_SECONDS)) is None:
+            if self._stop.is_set() or give_way() or self.chatting():
+                code = process.pause(PATIENCE_SECONDS)
+                break
+        if code == worker.FAILED:
+            log.warning("The shared pool was not built: %s", read_report(job).reason)
+        remove(job)
+        return code != worker.FAILED
+
+    def chatting(self) -> bool:
+        """Whether somebody is using the model, or just was."""
+        return bool(self._engine.busy) or self._engine.idle_seconds < CHATTING_SECONDS
+
+    def close(self) -> None:
+        """Finish what is written for TensorBoard."""
+        self._board.close()
+
+    # ---- steps ----------------------------------------------------------------------------------------------------
+
+    def _freeze(self, update: Update) -> None:
+        """Write down all that the worker will know: labels as they are now, as heads; prompts; the parent version."""
+        labels = self._store.acts.label_range(update.user_id)
+        parent = self._store.versions.active(update.user_id, update.base_id)
+        folder = self._versions.check(parent) if parent else None
+        train_head, judge_head = self._learning.split_heads(update.user_id)
+        spec = JobSpec(
+            update_id=update.id,
+            base=self._files,
+            population=self._engine.population.version,
+            labels=self._store.acts.label_count(update.user_id),
+            seed=update.seed,
+            prompts=cast(list[list[ChatMessage]], self._store.chats.own_prompts(update.user_id, OWN_PROMPTS)),
+            train_head=train_head,
+            judge_head=judge_head,
+            parent=folder,
+            config=UpdateConfig.from_dict(update.config),
+        )
+        job = self._jobs / update.id
+        remove(job)  # what a crash left of an earlier attempt to write it
+        if self._store.versions.begin(update.id, parent.number if parent else None, labels, update.config):
+            write_job(job, spec)
+
+    def _watch(self, update: Update, progress: Progress) -> int:
+        """Run the worker to its end, or until the server stops or the update is cancelled; its exit code."""
+        process = WorkerProcess(self._jobs / update.id, self._threads(), self._nice)
+        seen: Any = None
+        try:
+            while (code := process.wait(POLL_SECONDS)) is None:
+                if self._stop.is_set():
+                    return process.pause(PATIENCE_SECONDS)
+                if self._now(update).state not in LIVE_STATES:
+                    return process.cancel(PATIENCE_SECONDS)
+                process.use_threads(self._threads())
+                report = read_report(process.job)
+                if (said := (report.progress, report.eta_seconds, report.metrics["step"])) != seen:
+                    seen = said
+                    self._tell(update, report, progress)
+            self._tell(update, read_report(process.job), progress)
+            return code
+        except BaseException:  # Ctrl-C in the foreground, or a full disk: the checkpoint stays
+            process.pause(PATIENCE_SECONDS)
+            self._store.versions.set_state(update.id, "paused", "It was interrupted.")
+            raise
+
+    def _tell(self, update: Update, report: Report, progress: Progress) -> None:
+        """Progress is for looking at: a disk that is full for a moment is no reason to stop training."""
+        try:
+            self._store.versions.set_progress(update.id, report.progress, report.eta_seconds, report.metrics)
+        except NotSaved as error:
+            log.warning("The progress of an update was not saved: %s", error)
+        self._board.write(update.id, report.metrics["steps"])
+        told: dict[str, Any] = {
+            "progress": report.progress,
+            "eta_seconds": report.eta_seconds,
+            "metrics": report.metrics,
+        }
+        progress(replace(update, state="running", **told))
+
+    def _settle(self, update: Update, code: int) -> None:
+        """What an ended worker means for its update."""
+        job = self._jobs / update.id
+        if update.state not in LIVE_STATES:  # cancelled, or the person is gone
+            remove(job)
+        elif code == worker.DONE:
+            adopt(self._store, self._versions, update, job)
+            remove(job)
+        elif code in (worker.PAUSED, worker.OCCUPIED) or self._stop.is_set():
+            self._store.versions.set_state(update.id, "paused", "It goes on where it stopped.")
+        elif code == worker.FAILED:
+            self._fail(update, read_report(job).reason or "Training failed.")
+        else:
+            self._crashed(update, code)
+
+    def _crashed(self, update: Update, code: int) -> None:
+        """Killed from outside, for want of memory most likely: once more from its checkpoint, but not for ever."""
+        self._crashes[update.id] += 1
+        how = f"Training was ended from outside (exit code {code})"
+        if self._crashes[update.id] < MAX_CRASHES:
+            self._store.versions.set_state(update.id, "paused", f"{how}; it goes on where it was.")
+        else:
+            self._fail(update, f"{how} {MAX_CRASHES} times; there may be too little memory.")
+
+    def _fail(self, update: Update, reason: str) -> None:
+        log.warning("Update %s failed: %s", update.id, reason)
+        self._store.versions.set_state(update.id, "failed", reason)
+        remove(self._jobs / update.id)
+
+    def _now(self, update: Update) -> Update:
+        """The update as it is now; as cancelled when its person is gone."""
+        try:
+            return self._store.versions.update(update.user_id, update.id)
+        except NotFound:
+            return replace(update, state="cancelled")
+
+    def _threads(self) -> int:
+        """Half the processor while somebody chats."""
+        return max(1, self._cores // 2) if self.chatting() else self._cores

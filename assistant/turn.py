@@ -1,0 +1,194 @@
+"""One request being answered: what can be read at once, and the replies that are kept in the end.
+
+A turn has one part for every arm that takes part, mostly one. An arm that chooses among drafts has nothing to show
+before the choice; the others stream. When several arms take part nothing is shown before all are done, so that the
+timing does not tell which is which.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from adapters.rendering import ChatMessage
+from adapters.safety import SafetyTerm
+from assistant.arms import RERANKED, choose, rank_drafts
+from assistant.writing import Draft, Writing
+from feedback.errors import MynahError
+from feedback.population import Population
+from feedback.reward_head import RewardHead
+from feedback.types import ArmName, Reply, User, new_id
+
+Keep = Callable[[Sequence[Reply]], None]  # stores finished replies
+
+PATIENCE = 0.5  # seconds between signs of life while nothing can be shown
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What drafts are chosen by: the person's head as it was when they asked, and what stands above taste."""
+
+    head: RewardHead
+    population: Population
+    safety: SafetyTerm
+    subject_floor: float
+
+    def best(self, drafts: Sequence[Draft], prompt: str, count: int) -> list[Draft]:
+        """The best `count` of the drafts, best first. prompt: the person's last message."""
+        features = self.population.features([d.text for d in drafts], np.stack([d.latent for d in drafts]))
+        taste, _ = self.head.score(features)
+        harm = self.safety.harm([d.text for d in drafts], [prompt] * len(drafts))
+        order = rank_drafts(drafts, taste, harm, self.subject_floor)
+        return [drafts[place] for place in choose(order, drafts, count)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one arm contributes: `count` replies out of a writing's drafts."""
+
+    arm: ArmName
+    version: int | None
+    count: int
+    writing: Writing
+
+
+@dataclass(frozen=True)
+class About:
+    """What all replies of a turn have in common."""
+
+    user: User
+    messages: Sequence[ChatMessage]
+    base_id: str
+    conversation_id: str | None
+    learn: bool
+
+
+class Turn:
+    """Replies under way. Known at once: arm, version, reply_ids, dropped."""
+
+    def __init__(self, about: About, parts: Sequence[Part], judge: Judge, keep: Keep, shuffle: int) -> None:
+        """keep: stores the finished replies, once. shuffle: seed of the order in which choices are shown."""
+        self.about, self.parts = about, parts
+        self._judge, self._keep = judge, keep
+        self.arm, self.version = parts[0].arm, parts[0].version
+        count = sum(part.count for part in parts)
+        self.reply_ids = [new_id("r") for _ in range(count)]
+        self.dropped = max(part.writing.prompt.dropped for part in parts)
+        self.streams = len(parts) == 1 and self.arm not in RERANKED
+        self._order = list(range(count)) if self.streams else np.random.default_rng(shuffle).permutation(count).tolist()
+        self._lock = threading.Lock()
+        self._replies: list[Reply] | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether all is written (not yet: kept)."""
+        return all(part.writing.done for part in self.parts)
+
+    @property
+    def kept(self) -> bool:
+        """Whether the replies are in the store."""
+        return self._replies is not None
+
+    @property
+    def progress(self) -> float:
+        """Share of the tokens that may be written, 0 to 1."""
+        if self.done:
+            return 1.0
+        return min(part.writing.tokens / part.writing.ask.sampling.max_tokens for part in self.parts)
+
+    @property
+    def finish(self) -> list[Literal["stop", "length"]]:
+        """Why each reply ended; after `replies`."""
+        return [reply.sampling["finish"] for reply in self.replies()]
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Tokens of the prompt and of the replies shown, drafts not counted; after `replies`."""
+        prompt = self.parts[0].writing.result().prompt_tokens
+        written = sum(len(reply.token_ids) // 4 for reply in self.replies())
+        return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+
+    def stop(self) -> None:
+        """End within a token; what was written so far is the reply."""
+        for part in self.parts:
+            part.writing.stop()
+
+    def pieces(self) -> Iterator[tuple[int, str]]:
+        """(choice, new text). An empty text is a sign of life while nothing can be shown.
+
+        The replies are kept before this ends. A reader that goes away ends the writing. Raises what went
+        wrong with the writing, or with keeping it.
+        """
+        try:
+            if self.streams:
+                yield from self.parts[0].writing.pieces(PATIENCE)
+                self.replies()
+                return
+            while not self.done:
+                for part in self.parts:
+                    if not part.writing.wait(PATIENCE):
+                        yield 0, ""
+            for choice, reply in enumerate(self.replies()):
+                for word in re.findall(r"\s*\S+\s*$|\s*\S+|\s+", reply.text):
+                    yield choice, word
+        except GeneratorExit:
+            self.stop()
+            with contextlib.suppress(MynahError):
+                self.replies()
+            raise
+
+    def replies(self) -> list[Reply]:
+        """Wait for the replies, keep them (once) and return them, as many as were asked for."""
+        try:
+            results = [part.writing.result() for part in self.parts]
+        except Exception:
+            self.stop()  # one part failed: nobody waits for the others
+            raise
+        with self._lock:
+            if self._replies is None:
+                made = [
+                    (part, draft)
+                    for part, result in zip(self.parts, results, strict=True)
+                    for draft in self._chosen(part, result.drafts)
+                ]
+                replies = [
+                    self._reply(name, *made[place]) for name, place in zip(self.reply_ids, self._order, strict=True)
+                ]
+                self._keep(replies)
+                self._replies = replies
+            return self._replies
+
+    def _chosen(self, part: Part, drafts: Sequence[Draft]) -> Sequence[Draft]:
+        if part.arm not in RERANKED:
+            return drafts
+        return self._judge.best(drafts, self.about.messages[-1]["content"], part.count)
+
+    def _reply(self, reply_id: str, part: Part, draft: Draft) -> Reply:
+        ask = part.writing.ask
+        sampling: dict[str, Any] = {
+            "temperature": ask.sampling.temperature,
+            "top_p": ask.sampling.top_p,
+            "max_tokens": ask.sampling.max_tokens,
+            "stop": list(ask.stop),
+            "drafts": ask.copies,
+            "finish": draft.finish,
+        }
+        return draft.as_reply(
+            self.about.user.id,
+            self.about.messages,
+            self.about.base_id,
+            source="chat",
+            reply_id=reply_id,
+            conversation_id=self.about.conversation_id,
+            arm=part.arm,
+            version=part.version,
+            sampling=sampling,
+            seed=ask.sampling.seed,
+            learn=self.about.learn,
+        )

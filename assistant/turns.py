@@ -1,0 +1,85 @@
+"""Whose turn it is on the one model: fair between people, first come first served within a person's own.
+
+Jobs that run take one step each in turn, so a long reply never blocks a short one, and a person with ten requests gets
+no more steps than a person with one. How many run at once is bounded by the memory their key/value caches take. Not
+thread-safe: the engine holds its lock around every call.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import Generic, Protocol, TypeVar
+
+from feedback.errors import Busy
+
+
+class Job(Protocol):
+    """What is queued. positions: places in a key/value cache, over all its drafts; stopped: wants to leave."""
+
+    user_id: str
+    positions: int
+
+    @property
+    def stopped(self) -> bool: ...
+
+
+J = TypeVar("J", bound=Job)
+
+
+class Turns(Generic[J]):
+    """Jobs that wait and jobs that run."""
+
+    def __init__(self, room: int, max_waiting: int) -> None:
+        """room: cache positions of all running jobs together (a larger one still runs, alone)."""
+        self.room, self.max_waiting = room, max_waiting
+        self.waiting: list[J] = []
+        self._running: OrderedDict[str, deque[J]] = OrderedDict()  # by person; the first is next
+
+    def __len__(self) -> int:
+        return len(self.waiting) + sum(map(len, self._running.values()))
+
+    def all(self) -> list[J]:
+        """Every job, running ones first."""
+        return [job for jobs in self._running.values() for job in jobs] + self.waiting
+
+    def join(self, job: J, retry_after: int) -> None:
+        """Queue a job. Raises Busy when the queue is full, or a quarter full of this person's own jobs."""
+        own = sum(other.user_id == job.user_id for other in self.waiting)
+        if len(self.waiting) >= self.max_waiting or own >= max(1, self.max_waiting // 4):
+            whose = "of your own requests" if len(self.waiting) < self.max_waiting else "requests"
+            count = own if len(self.waiting) < self.max_waiting else len(self.waiting)
+            raise Busy(
+                f"Mynah is busy: {count} {whose} are waiting already. Try again in {retry_after} s.",
+                retry_after=retry_after,
+            )
+        self.waiting.append(job)
+
+    def next(self) -> J | None:
+        """Let in what there is room for; then the job whose turn it is, or None when there is none."""
+        self._admit()
+        if not self._running:
+            return None
+        person, jobs = self._running.popitem(last=False)
+        self._running[person] = jobs
+        job = jobs.popleft()
+        jobs.append(job)
+        return job
+
+    def leave(self, job: J) -> None:
+        """Take a job out, wherever it is."""
+        if job in self.waiting:
+            self.waiting.remove(job)
+        elif job in (jobs := self._running.get(job.user_id, deque())):
+            jobs.remove(job)
+            if not jobs:
+                del self._running[job.user_id]
+
+    def _admit(self) -> None:
+        while self.waiting:
+            # Stopped ones only need to be told goodbye; else whoever has least running, in order of arrival.
+            job = min(self.waiting, key=lambda j: (not j.stopped, len(self._running.get(j.user_id, ()))))
+            taken = sum(other.positions for jobs in self._running.values() for other in jobs)
+            if taken and taken + job.positions > self.room and not job.stopped:
+                return
+            self.waiting.remove(job)
+            self._running.setdefault(job.user_id, deque()).append(job)

@@ -1,0 +1,77 @@
+"""The browser app, mounted at "/" of the HTTP application: sign-in routes, the guard, and Gradio with its traps closed.
+
+Left out on purpose: Gradio's own API, run history, file serving, uploads, analytics and sign-in; the guard refuses
+their paths.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+
+import gradio as gr
+from fastapi import FastAPI, Request
+
+from assistant.mynah import Mynah
+from assistant.ui.admin_page import AdminPage
+from assistant.ui.chat_page import ChatPage
+from assistant.ui.my_assistant import MyAssistantPage
+from assistant.ui.session import Guard, session_user
+from assistant.ui.sign_in import routes
+from assistant.ui.theme import head, styles, theme
+
+MAX_THREADS = 64
+
+
+def mount(app: FastAPI, mynah: Mynah) -> FastAPI:
+    """Add the browser app to an application that has all its other routes already: "/" takes what is left."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read by parts of Gradio that take no argument
+
+    def signed_in(request: Request) -> str | None:
+        user = session_user(request, mynah.accounts)
+        return user.id if user else None
+
+    app.include_router(routes(mynah))
+    app.add_middleware(Guard, accounts=mynah.accounts)
+    with warnings.catch_warnings():
+        # Said of every app with several pages, also where server-side rendering was not asked for.
+        warnings.filterwarnings("ignore", message="SSR mode is not supported with multi-page apps")
+        return _mounted(app, mynah, signed_in)
+
+
+def _mounted(app: FastAPI, mynah: Mynah, signed_in: Callable[[Request], str | None]) -> FastAPI:
+    return gr.mount_gradio_app(
+        app,
+        build(mynah),
+        path="/",
+        auth_dependency=signed_in,
+        show_error=False,
+        run_history=False,
+        footer_links=[],
+        allowed_paths=[],
+        blocked_paths=["/"],
+        enable_monitoring=False,
+        mcp_server=False,
+        ssr_mode=False,
+        max_file_size=1,
+        theme=theme(),
+        css=styles(),
+        head=head(),
+    )
+
+
+def build(mynah: Mynah) -> gr.Blocks:
+    """All pages as one Gradio app, so that they share what the browser loads."""
+    with gr.Blocks(title="Mynah", analytics_enabled=False, fill_width=True) as blocks:
+        gr.Navbar(visible=False)
+        ChatPage(mynah).build(blocks)
+    with blocks.route("My assistant", "/my-assistant"):
+        gr.Navbar(visible=False)
+        MyAssistantPage(mynah).build(blocks)
+    with blocks.route("Admin", "/admin"):
+        gr.Navbar(visible=False)
+        AdminPage(mynah).build(blocks)
+    blocks.queue(default_concurrency_limit=None, api_open=False, status_update_rate=1)
+    blocks.max_threads = MAX_THREADS
+    return blocks

@@ -1,0 +1,94 @@
+"""What every page's handlers share: who is asking, how events are answered and errors told, and panels.
+
+A panel is a piece of server-rendered HTML whose buttons and forms carry `data-act`; `static/panel.js` turns a press
+into a Gradio event with all `data-` values and form fields. Handlers check everything in it: it comes from the browser.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from assistant.mynah import Mynah
+from assistant.ui.render import show, static
+from assistant.ui.session import COOKIE
+from feedback.errors import MynahError, NotFound, NotSignedIn
+from feedback.types import User
+
+log = logging.getLogger(__name__)
+
+# For every event: hidden from Gradio's API pages, no overlay over what changes, and one plain request with one answer.
+# Gradio's queue answers through a stream that it closes between events; an event that comes in just then is lost.
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
+_numbers = itertools.count()
+
+
+def person(mynah: Mynah, request: gr.Request) -> User:
+    """Who is asking, from the session cookie and nothing else. Raises NotSignedIn."""
+    token = request.cookies.get(COOKIE)
+    user = mynah.accounts.session_user(token) if token else None
+    if user is None:
+        raise NotSignedIn("Your session has ended. Reload the page and sign in again.")
+    return user
+
+
+def admin(mynah: Mynah, request: gr.Request) -> User:
+    """The admin who is asking. To anybody else there is nothing here: raises NotFound."""
+    user = person(mynah, request)
+    if not user.admin:
+        raise NotFound("There is nothing here.")
+    return user
+
+
+def wire(event: Callable[..., Any], handler: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> Any:
+    """Let a handler answer an event. The last output is the page's notice, and is not the handler's business:
+
+    an error becomes words there and leaves everything else as it is; one without a name also goes to the log. A handler
+    that has both results and something to say returns the notice's HTML as one value more.
+    """
+    count = len(outputs) - 1
+
+    @functools.wraps(handler)
+    def call(*args: Any) -> list[Any]:
+        try:
+            done = handler(*args)
+        except Exception as error:
+            return [*[gr.skip()] * count, notice(error)]
+        values = done if isinstance(done, list) else [done] * count
+        return values if len(values) > count else [*values, gr.skip()]
+
+    return event(call, inputs, outputs, **QUIET)
+
+
+def notice(error: Exception) -> str:
+    """An error in words, as the page's notice."""
+    if isinstance(error, MynahError):
+        words = error.message
+    else:
+        log.error("A page's handler failed.", exc_info=error)
+        words = "Something went wrong on the server; its log says what. Nothing you gave was lost: try again."
+    return show("notice.html", words=words, parity=next(_numbers) % 2)
+
+
+def panel(elem_id: str, **properties: Any) -> gr.HTML:
+    """A piece of HTML filled in by the server, whose presses come back as events."""
+    return gr.HTML(
+        elem_id=elem_id,
+        js_on_load=static("panel.js"),
+        apply_default_css=False,
+        elem_classes=["panel"],
+        **properties,
+    )
+
+
+def pressed(event: gr.EventData, name: str, default: str | None = None) -> str:
+    """One value of a press, as text. Raises NotFound when the page did not send it."""
+    value = event._data.get(name, default) if isinstance(event._data, dict) else default
+    if not isinstance(value, str):
+        raise NotFound("This page is out of date. Reload it and try again.")
+    return value

@@ -1,0 +1,58 @@
+// What belongs to the whole page: keys, the menu on narrow screens, light and dark, and following a reply as it grows.
+(() => {
+  if (window.mynahPage) return; // Gradio runs what is in the head twice
+  window.mynahPage = true;
+  const root = document.documentElement;
+  const side = () => document.getElementById('side');
+  const click = (selector) => document.querySelector(selector)?.click();
+
+  // Light, dark or as the system says. Gradio follows a class on the body.
+  const paint = () => {
+    const chosen = localStorage.getItem('mynah-theme');
+    const dark = chosen ? chosen === 'dark' : matchMedia('(prefers-color-scheme: dark)').matches;
+    document.body?.classList.toggle('dark', dark);
+    root.style.colorScheme = dark ? 'dark' : 'light';
+  };
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', paint);
+
+  document.addEventListener('click', (event) => {
+    if (event.target.closest('[data-page=theme]')) {
+      localStorage.setItem('mynah-theme', document.body.classList.contains('dark') ? 'light' : 'dark');
+      paint();
+    } else if (event.target.closest('[data-page=menu]')) {
+      side().classList.toggle('open');
+    } else if (!event.target.closest('#side')) {
+      side()?.classList.remove('open');
+    }
+  });
+
+  document.addEventListener('keydown', (event) => {
+    if (event.key === 'Escape') {
+      side()?.classList.remove('open');
+      click('#stop:not(.hide)');
+    }
+  });
+
+  // Follow the end of the page while a reply grows, unless the reader has scrolled up.
+  let following = true;
+  const end = () => document.scrollingElement;
+  addEventListener('scroll', () => {
+    following = end().scrollTop + innerHeight > end().scrollHeight - 120;
+  }, { passive: true });
+  const follow = (changes) => {
+    if (following && changes.some(({ target }) => (target.closest ? target : target.parentElement)?.closest('#thread, #stage'))) {
+      end().scrollTop = end().scrollHeight;
+    }
+  };
+  const begin = () => {
+    paint();
+    new MutationObserver(follow).observe(document.body, { childList: true, subtree: true, characterData: true });
+  };
+  if (document.readyState === 'loading') addEventListener('DOMContentLoaded', begin);
+  else begin();
+
+  // What opens near the lower edge (a form under a reply) moves into view.
+  document.addEventListener('toggle', (event) => {
+    if (event.target.open) event.target.scrollIntoView({ block: 'nearest' });
+  }, true);
+})();

@@ -1,0 +1,67 @@
+// Presses inside a panel become Gradio events: `data-act` says what was done, the other data- values and a form's fields say
+// to what. Acts that let the model write are sent as 'submit', all others as 'click'. Runs once, when the panel appears.
+const send = (source, extra) => {
+  const data = { ...source.dataset, ...extra };
+  delete data.confirm;
+  trigger(source.dataset.writes === undefined ? 'click' : 'submit', data);
+};
+
+const copy = async (button) => {
+  const text = button.dataset.text;
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Without https the clipboard is closed to pages; selecting the text and copying still works.
+    const area = document.body.appendChild(document.createElement('textarea'));
+    area.value = text;
+    area.select();
+    document.execCommand('copy');
+    area.remove();
+  }
+  button.classList.add('done');
+  setTimeout(() => button.classList.remove('done'), 1200);
+};
+
+// Whatever cannot be taken back asks once more, in its own place.
+const sure = (button) => {
+  if (button.dataset.confirm === undefined || button.classList.contains('sure')) return true;
+  const before = button.innerHTML;
+  const label = button.getAttribute('aria-label');
+  button.classList.add('sure');
+  button.textContent = button.dataset.confirm;
+  if (label) button.setAttribute('aria-label', button.dataset.confirm);
+  setTimeout(() => {
+    if (!button.isConnected || !button.classList.contains('sure')) return;
+    button.classList.remove('sure');
+    button.innerHTML = before;
+    if (label) button.setAttribute('aria-label', label);
+  }, 4000);
+  return false;
+};
+
+element.addEventListener('click', (event) => {
+  const source = event.target.closest('[data-act]');
+  if (!source || !element.contains(source) || source.matches('form, input, select')) return;
+  if (source.tagName === 'A' && (event.metaKey || event.ctrlKey || event.shiftKey)) return;
+  event.preventDefault();
+  if (source.dataset.act === 'copy') copy(source);
+  else if (source.dataset.act === 'close') source.closest('details').open = false;
+  else if (sure(source)) {
+    document.getElementById('side').classList.remove('open');
+    send(source);
+  }
+});
+
+element.addEventListener('submit', (event) => {
+  const form = event.target.closest('form[data-act]');
+  if (!form) return;
+  event.preventDefault();
+  send(form, Object.fromEntries(new FormData(form)));
+  form.querySelectorAll('input[type=password]').forEach((field) => { field.value = ''; });
+  const details = form.closest('details[data-closes]');
+  if (details) details.open = false;
+});
+
+element.addEventListener('change', (event) => {
+  if (event.target.matches('input[type=range][data-act]')) send(event.target, { value: event.target.value });
+});

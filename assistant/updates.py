@@ -1,0 +1,215 @@
+"""Updates: the line of those who wait, and the thread that works on it, one update at a time.
+
+The rules of the line are in schedule.py, the work on one update in trainer.py. The line itself is in the database, so
+another process may queue or cancel, and everything goes on after a restart where it was.
+
+With nothing in line and nobody chatting, it builds the pool that everybody's updates share.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import threading
+import time
+from datetime import datetime
+from typing import Any
+
+import psutil
+
+from adapters.base_model import BaseFiles
+from adapters.job import UpdateConfig
+from adapters.versions import VersionFiles
+from assistant import schedule as rules
+from assistant.config import Config
+from assistant.engine import Engine
+from assistant.learning import Learning
+from assistant.schedule import Forecast, Labels, Machine
+from assistant.trainer import POLL_SECONDS, Progress, Trainer
+from feedback.errors import Conflict, InvalidInput, NotFound, NotSaved, TooFewLabels
+from feedback.store import Store
+from feedback.types import LIVE_STATES, Update, User
+
+LOOK_SECONDS = 5.0  # how often to look for somebody whose update is due
+DISK_SECONDS = 30.0  # before a full disk is tried again
+
+log = logging.getLogger(__name__)
+
+
+class Updates:
+    """The line of updates over one store. Nothing runs before `start`, except in `run_here`."""
+
+    def __init__(
+        self,
+        store: Store,
+        learning: Learning,
+        engine: Engine,
+        versions: VersionFiles,
+        files: BaseFiles,
+        config: Config,
+        numbers: UpdateConfig | None = None,
+    ) -> None:
+        self.schedule = config.schedule
+        self.numbers = numbers or UpdateConfig()
+        self._store, self._learning, self._engine, self._versions = store, learning, engine, versions
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._trainer = Trainer(store, learning, engine, versions, files, config, self._stop)
+        self._thread: threading.Thread | None = None
+        self._looked = 0.0
+        self._known: set[str] = set()
+        self._load = psutil.cpu_percent() / 100  # the first call has nothing to compare with and gives 0
+        self._pool_possible = self.schedule.mode == "idle"
+
+    # ---- what people do -------------------------------------------------------------------------------------------
+
+    def request(self, user: User, trigger: str = "asked") -> Update:
+        """Queue an update. Raises Conflict while one is under way and TooFewLabels."""
+        update = queue_update(self._store, user, self._engine.base_id, self.numbers.as_dict(), trigger)
+        self._wake.set()
+        return update
+
+    def get(self, user: User, update_id: str) -> Update:
+        """One of the person's updates. Raises NotFound."""
+        return self._store.versions.update(user.id, update_id)
+
+    def cancel(self, user: User, update_id: str) -> Update:
+        """End an update; nothing of it is kept. Raises Conflict when it has ended already."""
+        update = self.get(user, update_id)
+        if not self._store.versions.set_state(update_id, "cancelled", "You cancelled it."):
+            raise Conflict(f"Update {update_id} has ended already ({update.state}); there is nothing to cancel.")
+        self._wake.set()  # the thread sees that the state is no longer live, ends the worker and removes the job
+        return self.get(user, update_id)
+
+    def activate(self, user: User, name: str) -> None:
+        """Serve `v3` or `base` from the next reply on. Raises NotFound, Conflict, CorruptFile."""
+        number = version_number(name)
+        if number is not None:
+            self._versions.check(self._store.versions.version(user.id, number))
+        self._store.versions.activate(user.id, self._engine.base_id, number)
+
+    def forecast(self, user: User) -> Forecast:
+        """When the person's next update comes, and why then."""
+        finished = self._store.versions.last_finished()
+        line = [update.user_id for update in rules.queue_order(self._live(), finished)]
+        due = rules.in_turn(self._due(), finished)
+        rivals = due.index(user.id) if user.id in due else 0
+        return rules.forecast(self.schedule, self._machine(), self._labels(user.id), line, user.id, rivals)
+
+    # ---- the thread -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take up what was interrupted and go on from there."""
+        for update in self._store.versions.live_updates():
+            if update.base_id != self._engine.base_id:
+                reason = f"It was for the base {update.base_id}; this server now runs {self._engine.base_id}."
+                self._store.versions.set_state(update.id, "cancelled", reason)
+            elif update.state == "running":
+                self._store.versions.set_state(update.id, "paused", "The server was restarted.")
+        self._thread = threading.Thread(target=self._loop, name="updates", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the running update be paused from now on; `close` waits for it."""
+        self._stop.set()
+        self._wake.set()
+
+    def close(self) -> None:
+        """Pause the running update and stop, within seconds."""
+        self.stop()
+        if self._thread is not None:
+            self._thread.join()
+        self._trainer.close()
+
+    def run_here(self, user: User, progress: Progress = lambda update: None) -> Update:
+        """A person's update in this thread, for the command line; goes on with one that was paused."""
+        mine = [update for update in self._live() if update.user_id == user.id]
+        update = mine[0] if mine else self.request(user)
+        while update.state in LIVE_STATES and not self._stop.is_set():
+            self._trainer.work(update, progress)
+            update = self.get(user, update.id)
+        return update
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            pause = POLL_SECONDS
+            try:
+                self._turn()
+            except NotSaved as error:
+                log.warning("Updates wait for the disk: %s", error)
+                pause = DISK_SECONDS
+            except Exception:  # a defect must not end everybody's updates for good
+                log.exception("The line of updates met a defect; it goes on")
+                pause = DISK_SECONDS
+            self._wake.wait(pause)
+            self._wake.clear()
+
+    def _turn(self) -> None:
+        """Work on whoever is next, or find out who is due, or build the pool."""
+        line = rules.queue_order(self._live(), self._store.versions.last_finished())
+        if line:
+            self._trainer.work(line[0], lambda update: None)
+            return
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        self._load = psutil.cpu_percent() / 100
+        self._forget_the_removed()
+        if not rules.may_start(self.schedule, self._machine())[0]:
+            return
+        if due := rules.in_turn(self._due(), self._store.versions.last_finished()):
+            with contextlib.suppress(Conflict, NotFound):  # they asked, or left, in this moment
+                self.request(self._store.people.get(due[0]), "automatic")
+        elif self._pool_possible:
+            self._pool_possible = self._trainer.build_pool(self.numbers, lambda: bool(self._live()))
+
+    def _forget_the_removed(self) -> None:
+        """Somebody whom another process removed must not live on in this one's memory."""
+        people = {user.id for user in self._store.people.all()}
+        for user_id in self._known - people:
+            self._engine.forget(user_id)
+            self._learning.forget(user_id)
+        self._known = people
+
+    # ---- looking around -------------------------------------------------------------------------------------------
+
+    def _live(self) -> list[Update]:
+        return [update for update in self._store.versions.live_updates() if update.base_id == self._engine.base_id]
+
+    def _due(self) -> list[str]:
+        """Everybody with enough new labels and nothing under way."""
+        live = {update.user_id for update in self._store.versions.live_updates()}
+        waiting = [user.id for user in self._store.people.all() if user.id not in live and not user.disabled]
+        return [user_id for user_id in waiting if not rules.labels_needed(self.schedule, self._labels(user_id))]
+
+    def _labels(self, user_id: str) -> Labels:
+        last = self._store.versions.last_label(user_id, self._engine.base_id)
+        return Labels(self._store.acts.label_count(user_id), self._store.acts.labels_after(user_id, last))
+
+    def _machine(self) -> Machine:
+        idle = 0.0 if self._engine.busy else self._engine.idle_seconds
+        return Machine(datetime.now().time(), idle, self._load)
+
+
+def queue_update(store: Store, user: User, base_id: str, numbers: dict[str, Any], trigger: str = "asked") -> Update:
+    """Put an update in line; also from another process than the server's, which will find it there."""
+    if store.versions.live_updates(user.id):
+        raise Conflict("An update is under way already; wait for it or cancel it.")
+    labels = store.acts.label_count(user.id)
+    if missing := max(rules.MIN_LABELS - labels, 0):
+        raise TooFewLabels(
+            f"An update needs {rules.MIN_LABELS} labels and there are {labels}; give {missing} more.", needed=missing
+        )
+    active = store.versions.active(user.id, base_id)
+    seed = secrets.randbelow(2**31)
+    parent = active.number if active else None
+    return store.versions.queue(user.id, base_id, trigger, seed, parent, store.acts.label_range(user.id), numbers)
+
+
+def version_number(name: str) -> int | None:
+    """`v3` → 3, `base` → None. Raises InvalidInput."""
+    if name == "base":
+        return None
+    if name[:1] == "v" and name[1:].isascii() and name[1:].isdigit() and len(name) < 10:
+        return int(name[1:])
+    raise InvalidInput(f"The version is {name!r}; it can be v1, v2, … or base.", param="version")

@@ -1,0 +1,123 @@
+"""The process that trains: started, watched, slowed down, paused and ended from here.
+
+It is `python -m adapters.worker JOB`, at a low priority, so that whoever chats is served first. All that passes
+between the two processes are files in the job's folder and an exit code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+DONE, FAILED, PAUSED, CANCELLED, OCCUPIED = 0, 1, 3, 4, 5  # exit codes of adapters.worker
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker last said. metrics: {"stage", "step", "steps": one dict a step, "latest": the last of them}."""
+
+    progress: float
+    eta_seconds: float | None
+    metrics: dict[str, Any]
+    reason: str
+
+
+class WorkerProcess:
+    """One running worker. threads: how many it may use to begin with; nice: its priority, 19 the lowest."""
+
+    def __init__(self, job: Path, threads: int, nice: int) -> None:
+        self.job = job
+        end_stale(job)
+        self._threads = 0
+        self.use_threads(threads)
+        # Waiting threads sleep instead of spinning, or they would take the processor from chat between two layers.
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        with (job / "worker.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "adapters.worker", str(job)],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C in the terminal is ours to answer
+            )
+        with contextlib.suppress(psutil.Error, OSError):
+            psutil.Process(self._process.pid).nice(nice)
+        (job / "pid").write_text(str(self._process.pid))
+
+    def wait(self, seconds: float) -> int | None:
+        """The exit code if it ends within this time; negative for a signal."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def use_threads(self, count: int) -> None:
+        """Ask for another number of threads; heard between two batches."""
+        if count != self._threads:
+            self._threads = count
+            (self.job / "threads").write_text(str(count))
+
+    def pause(self, patience: float) -> int:
+        """Ask it to leave its checkpoint and go; one that does not listen is killed and loses a batch."""
+        self._process.terminate()
+        return self._end(patience)
+
+    def cancel(self, patience: float) -> int:
+        """End it for good."""
+        with contextlib.suppress(OSError):  # the folder is gone when its person is
+            (self.job / "cancel").touch()
+        self._process.terminate()
+        return self._end(patience)
+
+    def _end(self, patience: float) -> int:
+        code = self.wait(patience)
+        if code is None:
+            self._process.kill()
+            code = self._process.wait()
+        return code
+
+
+def read_report(job: Path) -> Report:
+    """What the files of a job say; empty before the worker has said anything."""
+    status: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+        status = json.loads((job / "status.json").read_text("utf-8"))
+    steps: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError):
+        for line in (job / "metrics.jsonl").read_text("utf-8").splitlines():
+            with contextlib.suppress(ValueError):  # the last line may be half-written
+                steps.append(json.loads(line))
+    latest = steps[-1] if steps else {}
+    metrics = {
+        "stage": status.get("stage") or latest.get("stage", "starting"),
+        "step": latest.get("step", 0),
+        "steps": steps,
+        "latest": latest,
+    }
+    progress = float(status.get("progress") or latest.get("progress", 0.0))
+    eta = status.get("eta_seconds", latest.get("eta_seconds"))
+    return Report(progress, None if eta is None else float(eta), metrics, str(status.get("reason") or ""))
+
+
+def end_stale(job: Path) -> None:
+    """End the worker of a server that was killed: two must never share a job."""
+    try:
+        process = psutil.Process(int((job / "pid").read_text()))
+        if str(job) in process.cmdline():  # process numbers are used again
+            process.terminate()
+            process.wait(10)
+    except psutil.TimeoutExpired:
+        process.kill()
+    except (OSError, ValueError, psutil.Error):
+        return

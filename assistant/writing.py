@@ -1,0 +1,271 @@
+"""One request to the engine: what is asked, what comes of it, and the steps in between.
+
+A `Writing` is made by `Engine.write` and lives in two threads: the engine's calls `turn` for every token, the caller's
+reads `pieces` and `result`. Left out on purpose: which request has its turn (turns.py).
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.decoding import Generation, Sampling
+from adapters.latents import SUBJECT_TOKENS, mean_of
+from adapters.rendering import ChatMessage, Rendered
+from assistant.messages import group_of
+from assistant.streaming import TextStream
+from feedback.types import AdapterVersion, Reply, new_id, now
+
+if TYPE_CHECKING:
+    from assistant.engine import Engine
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What to write. adapter: None for the base; stream: show text as it comes, else only the result counts."""
+
+    messages: Sequence[ChatMessage]
+    adapter: AdapterVersion | None
+    copies: int
+    sampling: Sampling
+    stop: tuple[str, ...] = ()
+    user_id: str = ""
+    stream: bool = True
+
+
+@dataclass(frozen=True)
+class Draft:
+    """One reply. ids hold the end token, and the tokens of a stop string that the text no longer shows.
+
+    ended: the model ended it by itself; finish "stop": that, or a stop string; "length": cut by the limit or by hand.
+    latent: (K,) features; subject: see `Latents`.
+    """
+
+    text: str
+    ids: list[int]
+    ended: bool
+    finish: Literal["stop", "length"]
+    latent: Array
+    subject: float
+
+    def as_reply(
+        self,
+        user_id: str,
+        messages: Sequence[ChatMessage],
+        base_id: str,
+        *,
+        source: Literal["chat", "import", "edit"],
+        reply_id: str = "",
+        conversation_id: str | None = None,
+        arm: str = "",
+        version: int | None = None,
+        sampling: dict[str, Any] | None = None,
+        seed: int = 0,
+        learn: bool = True,
+    ) -> Reply:
+        """The draft as the store keeps it; replies to the same messages share a group."""
+        return Reply(
+            id=reply_id or new_id("r"),
+            user_id=user_id,
+            conversation_id=conversation_id,
+            group_id=group_of(messages),
+            prompt=[{"role": message["role"], "content": message["content"]} for message in messages],
+            text=self.text,
+            arm=arm,
+            version=version,
+            base_id=base_id,
+            sampling=sampling or {},
+            seed=seed,
+            token_ids=np.asarray(self.ids, dtype="<u4").tobytes(),
+            ended=self.ended,
+            learn=learn,
+            source=source,
+            latent=np.ascontiguousarray(self.latent, dtype=np.float64).tobytes(),
+            created_at=now(),
+        )
+
+
+@dataclass(frozen=True)
+class Written:
+    """All drafts of one request. dropped: oldest turns that did not fit the context."""
+
+    drafts: list[Draft]
+    prompt_tokens: int
+    dropped: int
+
+
+class Task:
+    """A job in the queue, and the promise of its outcome."""
+
+    def __init__(self, user_id: str, positions: int) -> None:
+        self.user_id, self.positions = user_id, positions
+        self.started = time.monotonic()
+        self._stop = threading.Event()
+        self._over = threading.Event()
+        self._written: Written | None = None
+        self._error: Exception | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody asked for an end."""
+        return self._stop.is_set()
+
+    @property
+    def done(self) -> bool:
+        """Whether the outcome is known."""
+        return self._over.is_set()
+
+    def stop(self) -> None:
+        """End within a token; the result holds what was written so far."""
+        self._stop.set()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for the outcome, at most so many seconds; whether it is known now."""
+        return self._over.wait(timeout)
+
+    def result(self, timeout: float | None = None) -> Written:
+        """Wait for the outcome; raises what went wrong, TimeoutError when it takes longer."""
+        if not self._over.wait(timeout):
+            raise TimeoutError(f"not written within {timeout} s")
+        if self._error is not None:
+            raise self._error
+        assert self._written is not None
+        return self._written
+
+    def turn(self, engine: Engine) -> Written | None:
+        """One step, on the engine's thread; the outcome when it was the last."""
+        raise NotImplementedError
+
+    def settle(self, outcome: Written | Exception) -> None:
+        """Make the outcome known."""
+        if isinstance(outcome, Exception):
+            self._error = outcome
+        else:
+            self._written = outcome
+        self._over.set()
+
+
+class Writing(Task):
+    """Replies under way."""
+
+    def __init__(self, ask: Ask, prompt: Rendered) -> None:
+        super().__init__(ask.user_id, ask.copies * (len(prompt.ids) + ask.sampling.max_tokens))
+        self.ask, self.prompt = ask, prompt
+        self._pieces: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
+        self._streams = [TextStream(ask.stop) for _ in range(ask.copies)]
+        self._generation: Generation | None = None
+        self._adapter: str | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the longest draft so far."""
+        generation = self._generation
+        return max(map(len, generation.replies)) if generation else 0
+
+    def pieces(self, patience: float | None = None) -> Iterator[tuple[int, str]]:
+        """(draft, new text) as it is written; raises at the end what `result` raises. For one reader only.
+
+        patience: after so many seconds without news an empty text comes, so that the reader can look around.
+        """
+        while True:
+            try:
+                piece = self._pieces.get(timeout=patience)
+            except queue.Empty:
+                yield 0, ""
+                continue
+            if piece is None:
+                break
+            yield piece
+        self.result()
+
+    def turn(self, engine: Engine) -> Written | None:
+        """One more token for every draft that is not finished."""
+        if self.stopped:
+            return self._outcome(engine)
+        if self._generation is None:
+            if self.ask.adapter is not None:
+                self._adapter = engine.shelf.take(self.ask.adapter)
+            self._generation = Generation(
+                [self.prompt.ids],
+                self.ask.copies,
+                self.ask.sampling,
+                engine.renderer.end_ids,
+                adapter=self._adapter,
+            )
+        engine.policy.use(self._adapter)
+        written = self._generation.step(engine.policy)
+        engine.tokens_written += len(written)
+        if self.ask.stream or self.ask.stop:
+            self._show(engine, written)
+        return self._outcome(engine) if self._generation.done else None
+
+    def settle(self, outcome: Written | Exception) -> None:
+        """Make the outcome known, to whoever reads pieces too."""
+        super().settle(outcome)
+        self._pieces.put(None)
+
+    def leave(self, engine: Engine) -> None:
+        """Give back what is held, whatever happened."""
+        if self._adapter is not None:
+            engine.shelf.give(self._adapter)
+            self._adapter = None
+
+    def _show(self, engine: Engine, rows: dict[int, int]) -> None:
+        assert self._generation is not None
+        for row in rows:
+            self._push(engine, row, final=False)
+        self._generation.drop([row for row in rows if self._streams[row].cut], engine.policy.device)
+
+    def _push(self, engine: Engine, row: int, *, final: bool) -> None:
+        assert self._generation is not None
+        text = self._streams[row].push(engine.text(self._generation.replies[row]), final=final)
+        if text and self.ask.stream:
+            self._pieces.put((row, text))
+
+    def _outcome(self, engine: Engine) -> Written:
+        generation = self._generation
+        if generation is None or not generation.replies[0]:  # stopped before the first token
+            latent = np.zeros(len(engine.latents.directions))
+            drafts = [Draft("", [], False, "length", latent, 0.0) for _ in range(self.ask.copies)]
+            return Written(drafts, len(self.prompt.ids), self.prompt.dropped)
+        means = generation.trunk_means().double().cpu().numpy()
+        prompt_mean = generation.prompt_means(SUBJECT_TOKENS)[0].double().cpu().numpy()
+        latents, subjects = engine.latents.features(means), engine.latents.subject(prompt_mean, means)
+        drafts = []
+        for row, ids in enumerate(generation.replies):
+            self._push(engine, row, final=True)
+            stream, ended = self._streams[row], generation.ended[row]
+            finish: Literal["stop", "length"] = "stop" if ended or stream.cut else "length"
+            drafts.append(Draft(stream.shown, ids, ended, finish, latents[row], float(subjects[row])))
+        return Written(drafts, len(self.prompt.ids), self.prompt.dropped)
+
+
+class Reading(Task):
+    """Features of texts that were not written here, one text a turn."""
+
+    def __init__(self, user_id: str, prompt: Rendered, texts: Sequence[str], replies: Sequence[list[int]]) -> None:
+        super().__init__(user_id, len(prompt.ids) + max(map(len, replies)))
+        self.prompt, self.texts, self.replies = prompt, texts, replies
+        self._drafts: list[Draft] = []
+
+    def turn(self, engine: Engine) -> Written | None:
+        """Read one more text."""
+        place = len(self._drafts)
+        ids = self.replies[place]
+        group = engine.policy.read(self.prompt.ids, [ids], [True])
+        means = mean_of(group.trunks)
+        prompt_mean = group.prompt_trunk[-SUBJECT_TOKENS:].double().mean(0).cpu().numpy()
+        latent = engine.latents.features(means)[0]
+        subject = float(engine.latents.subject(prompt_mean, means)[0])
+        self._drafts.append(Draft(self.texts[place], ids, True, "stop", latent, subject))
+        over = self.stopped or len(self._drafts) == len(self.texts)
+        return Written(self._drafts, len(self.prompt.ids), self.prompt.dropped) if over else None

@@ -1,0 +1,140 @@
+"""What Mynah needs: how long a click takes up to 1,000 labels, and the memory of a server that trains.
+
+    python -m benchmarks.footprint            # some minutes for the clicks, then one update
+    python -m benchmarks.footprint --quick    # 100 labels and no update
+
+A real server process is asked over HTTP by one simulated person. Replies are short here and clicks come fast, since
+only time and memory are of interest; every ranking of four is followed by those of its triples and pairs and by thumbs,
+so that no act takes the place of another. Memory is that of the server and everything below it, sampled five times a
+second while the update runs and the person goes on chatting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from adapters.files import write_json
+from adapters.prompts import shipped_prompts
+from benchmarks.report import columns
+from benchmarks.server import ADMIN, Answer, Client, Server
+from benchmarks.work import RESULTS, PeakMemory, commit, machine
+
+LABELS, NEWEST = 1000, 100
+CHAT_EVERY = 15.0  # seconds between two questions while training
+
+
+def acts_on(client: Client, answer: Answer, random: np.random.Generator) -> Iterator[tuple[float, float]]:
+    """All acts that four replies allow, larger rankings first; yields (head_ms, whole round trip in ms) of each."""
+    names = [choice.reply_id for choice in answer.choices]
+    for size in (4, 3, 2):
+        for chosen in combinations(names, size):
+            order = random.permutation(size)
+            yield _timed(client.rank, [[chosen[i]] for i in order])
+    for name in names:
+        yield _timed(client.thumb, name, 1 if random.random() < 0.5 else -1)
+
+
+def _timed(act: Callable[..., dict[str, Any]], *arguments: Any) -> tuple[float, float]:
+    started = time.perf_counter()
+    answer = act(*arguments)
+    return float(answer["head_ms"]), (time.perf_counter() - started) * 1000
+
+
+def click(client: Client, count: int) -> list[tuple[float, float]]:
+    """Give `count` labels; the times of each."""
+    random, times = np.random.default_rng(0), list[tuple[float, float]]()
+    prompts = [text for _, text in shipped_prompts("pool")]
+    number = 0
+    while len(times) < count:
+        answer = client.chat(prompts[number % len(prompts)], n=4, arm="base", max_tokens=16, seed=number)
+        number += 1
+        for pair in acts_on(client, answer, random):
+            times.append(pair)
+            if len(times) == count:
+                break
+    return times
+
+
+def train(server: Server, client: Client) -> dict[str, Any]:
+    """One update with chat going on; peak memory of all processes, and how long chat took meanwhile."""
+    stop, waits = threading.Event(), list[float]()
+
+    def talk() -> None:
+        while not stop.wait(CHAT_EVERY):
+            started = time.monotonic()
+            client.chat("What could I cook tonight?", max_tokens=48)
+            waits.append(time.monotonic() - started)
+
+    talker = threading.Thread(target=talk, daemon=True)
+    with PeakMemory(server.pid) as memory:
+        talker.start()
+        ended = client.update()
+        stop.set()
+        talker.join()
+    return {
+        "memory_gb": memory.peak / 2**30,
+        "state": ended["state"],
+        "minutes": ended["minutes"],
+        "chat_seconds_while_training": median(waits) if waits else 0.0,
+    }
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    """All figures."""
+    count = 100 if quick else LABELS
+    with (
+        tempfile.TemporaryDirectory(prefix="mynah-footprint-") as folder,
+        Server(Path(folder), "--updates", "off") as server,
+    ):
+        client = server.add(server.client(ADMIN), "clicker")
+        with PeakMemory(server.pid) as serving:
+            times = click(client, count)
+        found: dict[str, Any] = {
+            "labels": count,
+            "click_ms": median(head for head, _ in times),
+            "click_ms_newest": median(head for head, _ in times[-NEWEST:]),
+            "click_ms_worst": max(head for head, _ in times),
+            "round_trip_ms": median(whole for _, whole in times),
+            "serving_gb": serving.peak / 2**30,
+        }
+        if not quick:
+            found |= train(server, client)
+        client.close()
+    return found | {"commit": commit(), "machine": machine(), "quick": quick}
+
+
+def main() -> None:
+    """Measure, keep, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="100 labels and no update")
+    quick = parser.parse_args().quick
+    found = measure(quick)
+    write_json(RESULTS / ("work/footprint-quick.json" if quick else "footprint.json"), found)
+    rows = [
+        ["a click is in the head, median", f"{found['click_ms']:.0f} ms"],
+        [f"  the newest {NEWEST} of {found['labels']} labels", f"{found['click_ms_newest']:.0f} ms"],
+        ["  the slowest", f"{found['click_ms_worst']:.0f} ms"],
+        ["  the whole request, median", f"{found['round_trip_ms']:.0f} ms"],
+        ["peak memory of the server", f"{found['serving_gb']:.2f} GB"],
+    ]
+    if not quick:
+        rows += [
+            ["peak memory of server and training", f"{found['memory_gb']:.2f} GB"],
+            [f"the update ({found['state']})", f"{found['minutes']:.1f} min"],
+            ["a re-ranked reply of 48 tokens while training", f"{found['chat_seconds_while_training']:.1f} s"],
+        ]
+    print(columns(["what", "measured"], rows))
+
+
+if __name__ == "__main__":
+    main()

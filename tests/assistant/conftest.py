@@ -1,0 +1,102 @@
+"""A real engine over the real base, started once for all tests here, and the services over a store in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from adapters.base_model import BaseFiles
+from adapters.policy import Policy
+from adapters.rendering import ChatMessage
+from adapters.versions import VersionFiles
+from assistant.chat import Chat
+from assistant.engine import Engine
+from assistant.learning import Learning
+from feedback.store import Store
+from feedback.types import AdapterVersion, User, now
+
+
+@dataclass(frozen=True)
+class Service:
+    """Everything a person talks to, without HTTP."""
+
+    store: Store
+    engine: Engine
+    learning: Learning
+    chat: Chat
+    ada: User
+    bob: User
+
+
+@dataclass(frozen=True)
+class Maker:
+    """Makes adapter versions that speak differently from the base."""
+
+    policy: Policy
+    files: VersionFiles
+
+    def version(self, user_id: str, number: int = 1, *, seed: int = 1, scale: float = 0.05) -> AdapterVersion:
+        """A version on disk whose B is drawn from a seed, so that its replies are its own."""
+        name = f"made-{seed}"
+        self.policy.new_adapter(name)
+        random = torch.Generator().manual_seed(seed)
+        state = {
+            key: torch.randn(tensor.shape, generator=random) * scale if "lora_B" in key else tensor
+            for key, tensor in self.policy.adapter_state(name).items()
+        }
+        self.policy.drop_adapter(name)
+        manifest = self.files.write(user_id, number, state, self.policy.lora_config(), {"seed": seed})
+        return AdapterVersion(
+            user_id=user_id,
+            number=number,
+            base_id=self.policy.base_id,
+            status="probation",
+            parent=None,
+            update_id=None,
+            first_label=0,
+            last_label=0,
+            seed=seed,
+            config={},
+            metrics={},
+            gate=[],
+            manifest_sha256=manifest,
+            created_at=now(),
+        )
+
+
+@pytest.fixture(scope="session")
+def version_files(tmp_path_factory: pytest.TempPathFactory) -> VersionFiles:
+    """Where the versions of these tests lie."""
+    return VersionFiles(tmp_path_factory.mktemp("adapters"))
+
+
+@pytest.fixture(scope="session")
+def engine(base_files: BaseFiles, version_files: VersionFiles) -> Iterator[Engine]:
+    """A running engine with a policy of its own."""
+    running = Engine(base_files, version_files)
+    running.start()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def maker(policy: Policy, version_files: VersionFiles) -> Maker:
+    """Versions for the engine to load."""
+    return Maker(policy, version_files)
+
+
+@pytest.fixture
+def service(store: Store, engine: Engine) -> Service:
+    """Two people, nothing said yet; replies are short."""
+    learning = Learning(store, engine)
+    chat = Chat(store, engine, learning, max_tokens=12)
+    ada, bob = (store.people.add(name, name, "hash") for name in ("ada", "bob"))
+    return Service(store, engine, learning, chat, ada, bob)
+
+
+def said(text: str) -> list[ChatMessage]:
+    """A conversation of one message."""
+    return [{"role": "user", "content": text}]

@@ -1,0 +1,167 @@
+"""Arms: the ladder and its guard, the record by hand, the choice among drafts, and what the context arm tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from assistant.arms import (
+    RERANK_DRAFTS,
+    RERANK_DRAFTS_BUSY,
+    Record,
+    Tally,
+    check_arm,
+    choose,
+    context_system,
+    draft_count,
+    rank_drafts,
+    record_of,
+    rival,
+    served_arm,
+)
+from assistant.profile import TraitView
+from feedback.errors import InvalidInput
+from feedback.types import ARMS
+
+
+@dataclass(frozen=True)
+class Written:
+    """A draft without a model."""
+
+    text: str
+    ended: bool = True
+    subject: float = 0.5
+
+
+def view(preference: str, weight: float, *, known: bool = True) -> TraitView:
+    return TraitView("trait", weight, 0.1, 3, "", preference, known, known, False)
+
+
+# ---- which arm ----------------------------------------------------------------------------------------------------
+
+
+def test_auto_climbs_with_what_is_known() -> None:
+    assert served_arm(0, False, Record()) == "base"
+    assert served_arm(1, False, Record()) == "rerank"
+    assert served_arm(1, True, Record()) == "adapter+rerank"
+    assert served_arm(0, True, Record()) == "adapter"  # all labels were taken back
+
+
+def test_auto_steps_down_when_the_record_says_so_and_only_then() -> None:
+    lost = record_of([[["rerank"], ["adapter+rerank"]]] * 5, [])
+    assert lost.loses("adapter+rerank", "rerank")
+    assert served_arm(9, True, lost) == "rerank"
+    unlucky = record_of([[["rerank"], ["adapter+rerank"]]] * 2, [])  # 0 of 2: an interval up to 0.66
+    assert served_arm(9, True, unlucky) == "adapter+rerank"
+    both = record_of([[["rerank"], ["adapter+rerank"]]] * 5 + [[["base"], ["rerank"]]] * 5, [])
+    assert served_arm(9, True, both) == "base"
+
+
+def test_thumbs_alone_can_step_it_down() -> None:
+    record = record_of([], [("rerank", -1)] * 12 + [("base", 1)] * 12)
+    assert served_arm(9, False, record) == "base"
+
+
+def test_what_loses_to_a_better_arm_is_not_therefore_worse_than_the_base() -> None:
+    record = record_of([[["adapter+rerank"], ["rerank"]]] * 9 + [[["rerank"], ["base"]]] * 2, [])
+    assert not record.loses("rerank", "base")
+
+
+def test_the_rival_is_the_next_one_down() -> None:
+    assert rival("adapter+rerank", 5, True) == "rerank"
+    assert rival("rerank", 5, True) == "base"
+    assert rival("base", 5, True) is None
+
+
+def test_names_of_arms_are_checked() -> None:
+    assert check_arm("auto") is None
+    assert [check_arm(arm) for arm in ARMS] == list(ARMS)
+    with pytest.raises(InvalidInput, match="'best'; it can be auto, base"):
+        check_arm("best")
+
+
+# ---- the record ---------------------------------------------------------------------------------------------------
+
+
+def test_wilsons_interval_by_hand() -> None:
+    # n = 10, p = 0.8, z = 1.96: middle (0.8 + 0.19208) / 1.38416, half 1.96 √(0.016 + 0.009604) / 1.38416
+    low, high = Tally(8, 10).interval()
+    assert low == pytest.approx(0.4902, abs=1e-4)
+    assert high == pytest.approx(0.9433, abs=1e-4)
+    assert Tally().interval() == (0.0, 1.0)
+    assert Tally(3, 3).interval()[1] == 1.0
+
+
+def test_a_ranking_compares_every_pair_of_different_arms() -> None:
+    # rerank above (base, rerank) tied below: rerank beats base once, and ties with it once; its own pair says nothing
+    record = record_of([[["rerank"], ["base", "rerank"]]], [("rerank", 1), ("rerank", -1)])
+    assert record.pairs[("rerank", "base")] == Tally(1.5, 2)
+    assert record.pairs[("base", "rerank")] == Tally(0.5, 2)
+    lines = {line.arm: line for line in record.arms}
+    assert (lines["rerank"].comparisons, lines["rerank"].wins) == (2, 1.5)
+    assert (lines["rerank"].thumbs, lines["rerank"].ups) == (2, 1)
+    assert lines["rerank"].low < 0.75 < lines["rerank"].high
+    assert list(lines) == ["base", "rerank"]
+
+
+# ---- the choice among drafts --------------------------------------------------------------------------------------
+
+
+def test_taste_decides_among_sound_drafts() -> None:
+    drafts = [Written("One."), Written("Two."), Written("Three.")]
+    assert rank_drafts(drafts, np.array([0.1, 2.0, 1.0]), np.zeros(3), 0.0) == [1, 2, 0]
+
+
+def test_safety_and_form_stand_above_taste() -> None:
+    drafts = [
+        Written("A fine text that somebody would like very much, and that stops in the"),  # broken
+        Written("again and again and again and again and again and again."),  # repetitive
+        Written("On another subject.", subject=-0.9),
+        Written("Harmful."),
+        Written("Sound."),
+    ]
+    taste = np.array([9.0, 8.0, 9.0, 99.0, -9.0])
+    harm = np.array([0.0, 0.0, 0.0, 0.9, 0.0])
+    order = rank_drafts(drafts, taste, harm, 0.0)
+    assert order[0] == 4
+    assert order[1] == 1
+    assert set(order[2:4]) == {0, 2}
+    assert order[-1] == 3
+
+
+def test_a_little_harm_costs_as_much_as_in_training() -> None:
+    drafts = [Written("One."), Written("Two.")]
+    assert rank_drafts(drafts, np.array([1.0, 0.0]), np.array([0.3, 0.0]), 0.0) == [1, 0]
+    assert rank_drafts(drafts, np.array([2.0, 0.0]), np.array([0.3, 0.0]), 0.0) == [0, 1]
+
+
+def test_choices_to_compare_differ_while_they_can() -> None:
+    drafts = [Written("Same."), Written(" Same. "), Written("Other.")]
+    assert choose([0, 1, 2], drafts, 2) == [0, 2]
+    assert choose([0, 1, 2], drafts, 3) == [0, 2, 1]
+
+
+def test_fewer_drafts_when_others_wait_unless_a_text_is_asked_for_again() -> None:
+    assert draft_count(busy=False, seed_given=False, greedy=False) == RERANK_DRAFTS
+    assert draft_count(busy=True, seed_given=False, greedy=False) == RERANK_DRAFTS_BUSY
+    assert draft_count(busy=True, seed_given=True, greedy=False) == RERANK_DRAFTS
+    assert draft_count(busy=False, seed_given=False, greedy=True) == 1
+
+
+# ---- the context arm ----------------------------------------------------------------------------------------------
+
+
+def test_only_what_is_known_is_told_strongest_first() -> None:
+    profile = [view("no emoji", -0.2), view("shorter replies", -0.8), view("code", 0.9, known=False)]
+    told = context_system("Be kind.", profile, lambda text: len(text.split()))
+    assert told == "Be kind. The user prefers shorter replies; no emoji."
+    assert context_system("Be kind.", [view("code", 0.9, known=False)], len) == "Be kind."
+
+
+def test_the_budget_holds() -> None:
+    profile = [view(f"thing number {number}", 1.0 - number / 100) for number in range(50)]
+    told = context_system("Hi.", profile, lambda text: len(text.split()), budget=12)
+    assert told == "Hi. The user prefers thing number 0; thing number 1; thing number 2."
+    assert len(told.split()) - 1 <= 12

@@ -1,0 +1,296 @@
+"""The engine on the real model: streaming, stopping, fairness, adapters on demand, and nobody's words in another's."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from adapters.base_model import BaseFiles
+from adapters.decoding import Sampling
+from adapters.versions import VersionFiles
+from assistant.engine import Ask, Engine
+from assistant.shelf import Shelf
+from assistant.writing import Written
+from feedback.errors import Busy, CorruptFile, InvalidInput
+from feedback.types import AdapterVersion
+from tests.assistant.conftest import Maker, said
+
+SEA = said("Tell me about the sea.")
+
+
+def ask(
+    text: str = "Tell me about the sea.",
+    *,
+    adapter: AdapterVersion | None = None,
+    copies: int = 1,
+    tokens: int = 8,
+    seed: int = 1,
+    temperature: float = 0.8,
+    stop: tuple[str, ...] = (),
+    user_id: str = "someone",
+) -> Ask:
+    return Ask(said(text), adapter, copies, Sampling(temperature, 1.0, tokens, seed), stop, user_id)
+
+
+def write(engine: Engine, wanted: Ask) -> Written:
+    return engine.write(wanted).result(timeout=120)
+
+
+# ---- text ---------------------------------------------------------------------------------------------------------
+
+
+def test_pieces_add_up_to_the_reply(engine: Engine) -> None:
+    writing = engine.write(ask(copies=2, tokens=12))
+    shown = ["", ""]
+    for draft, text in writing.pieces():
+        shown[draft] += text
+    written = writing.result()
+    assert shown == [draft.text for draft in written.drafts]
+    assert shown[0] != shown[1]
+    assert written.prompt_tokens == len(engine.render(SEA).ids)
+    for draft in written.drafts:
+        assert draft.text == engine.text(draft.ids)
+        assert draft.ended == (draft.ids[-1] in engine.renderer.end_ids)
+        assert draft.finish == ("stop" if draft.ended else "length")
+        assert draft.latent.shape == (len(engine.latents.directions),)
+
+
+def test_no_piece_holds_half_a_character(engine: Engine) -> None:
+    writing = engine.write(ask("Translate into Japanese: good morning", temperature=0, tokens=12))
+    pieces = [text for _, text in writing.pieces()]
+    text = writing.result().drafts[0].text
+    assert any(len(character.encode()) > 2 for character in text), "nothing here that could be cut in two"
+    assert "".join(pieces) == text
+    assert not any("\ufffd" in piece for piece in pieces[:-1])
+
+
+def test_a_stop_string_ends_the_reply_and_is_not_shown(engine: Engine) -> None:
+    free = write(engine, ask(tokens=12)).drafts[0]
+    words = free.text.split()
+    stop = f"{words[1]} {words[2][:2]}"  # spans two tokens, and ends within one
+    writing = engine.write(ask(tokens=12, stop=(stop,)))
+    pieces = [text for _, text in writing.pieces()]
+    draft = writing.result().drafts[0]
+    assert "".join(pieces) == draft.text == free.text[: free.text.index(stop)]
+    assert draft.finish == "stop"
+    assert not draft.ended  # the model would have gone on
+    assert len(draft.ids) < len(free.ids)
+
+
+def test_a_stop_string_ends_one_draft_and_not_the_others(engine: Engine) -> None:
+    free = write(engine, ask(copies=2, tokens=10))
+    stop = free.drafts[0].text[5:12]
+    assert stop not in free.drafts[1].text
+    cut = write(engine, ask(copies=2, tokens=10, stop=(stop,)))
+    assert cut.drafts[0].text == free.drafts[0].text[:5]
+    assert len(cut.drafts[1].ids) == len(free.drafts[1].ids)
+
+
+def test_stop_ends_within_a_token(engine: Engine) -> None:
+    writing = engine.write(ask(tokens=400))
+    pieces = writing.pieces()
+    next(pieces)
+    before = writing.tokens
+    writing.stop()
+    draft = writing.result(timeout=30).drafts[0]
+    assert before <= len(draft.ids) <= before + 1
+    assert draft.finish == "length"
+    assert draft.text == engine.text(draft.ids)
+    assert np.isfinite(draft.latent).all()
+
+
+def test_a_request_stopped_before_its_first_token_is_empty(base_files: BaseFiles, version_files: VersionFiles) -> None:
+    waiting = Engine(base_files, version_files)
+    writing = waiting.write(ask())
+    writing.stop()
+    waiting.start()
+    draft = writing.result(timeout=30).drafts[0]
+    assert (draft.text, draft.ids, draft.finish) == ("", [], "length")
+    waiting.close()
+
+
+def test_what_does_not_fit_the_context_is_refused_at_once(engine: Engine) -> None:
+    with pytest.raises(InvalidInput, match="Shorten"):
+        engine.write(ask("sea " * 3000))
+
+
+def test_the_oldest_turns_are_left_out_and_it_says_so(engine: Engine) -> None:
+    long = [{"role": "user", "content": "sea " * 900}, {"role": "assistant", "content": "Yes."}]
+    writing = engine.write(Ask([*long, *long, *SEA], None, 1, Sampling(max_tokens=1)))  # type: ignore[list-item]
+    assert writing.result(timeout=60).dropped == 2
+
+
+# ---- reading ------------------------------------------------------------------------------------------------------
+
+
+def test_a_text_reads_as_it_was_written(engine: Engine) -> None:
+    written = write(engine, ask(tokens=24)).drafts[0]
+    read = engine.read(SEA, [written.text, "Bananas are yellow."])
+    assert [draft.text for draft in read] == [written.text, "Bananas are yellow."]
+    # bf16, and a batch of another shape: close, not equal
+    assert np.corrcoef(read[0].latent, written.latent)[0, 1] > 0.98
+    assert read[0].subject == pytest.approx(written.subject, abs=0.05)
+    assert read[1].subject < read[0].subject
+    assert engine.read(SEA, []) == []
+
+
+# ---- many at once -------------------------------------------------------------------------------------------------
+
+
+def test_the_same_request_gives_the_same_text_whatever_else_is_written(engine: Engine) -> None:
+    alone = write(engine, ask(copies=2))
+    others = [engine.write(ask(copies=3, seed=seed, tokens=12, user_id="bob")) for seed in range(2)]
+    among = write(engine, ask(copies=2))
+    assert [d.ids for d in among.drafts] == [d.ids for d in alone.drafts]
+    assert write(engine, ask(copies=2, seed=2)).drafts[0].ids != alone.drafts[0].ids
+    for other in others:
+        other.result(timeout=60)
+
+
+def test_a_long_reply_does_not_block_a_short_one(engine: Engine) -> None:
+    long = [engine.write(ask(tokens=300, user_id="ada")) for _ in range(3)]
+    write(engine, ask(tokens=4, user_id="bob"))
+    assert not any(writing.done for writing in long)
+    # bob took every second step, so ada's three shared about as many steps as he did
+    assert sum(writing.tokens for writing in long) <= 12
+    for writing in long:
+        writing.stop()
+        writing.result(timeout=30)
+
+
+def test_a_full_queue_is_busy_and_says_when_to_come_back(base_files: BaseFiles, version_files: VersionFiles) -> None:
+    idle = Engine(base_files, version_files, max_waiting=4)  # not started: everything waits
+    waiting = [idle.write(ask(user_id=f"person-{number}")) for number in range(4)]
+    with pytest.raises(Busy, match="4 requests are waiting") as caught:
+        idle.write(ask(user_id="late"))
+    assert caught.value.retry_after >= 1
+    assert (idle.busy, idle.waiting, idle.idle_seconds) == (4, 4, 0.0)
+    idle.start()
+    assert all(writing.result(timeout=60).drafts[0].ids for writing in waiting)
+    idle.close()
+    with pytest.raises(Busy, match="shutting down"):
+        idle.write(ask())
+
+
+def test_closing_ends_what_is_under_way(base_files: BaseFiles, version_files: VersionFiles) -> None:
+    closing = Engine(base_files, version_files)
+    closing.start()
+    writing = closing.write(ask(tokens=500))
+    next(writing.pieces())
+    began = time.monotonic()
+    closing.close()
+    assert time.monotonic() - began < 5
+    with pytest.raises(Busy, match="shutting down"):
+        writing.result(timeout=1)
+
+
+def test_it_knows_how_long_it_has_been_idle(engine: Engine) -> None:
+    write(engine, ask(tokens=1))
+    time.sleep(0.05)
+    assert 0.05 <= engine.idle_seconds < 30
+    assert engine.busy == 0
+
+
+# ---- adapters -----------------------------------------------------------------------------------------------------
+
+
+def test_two_people_asked_in_turn_fifty_times_never_mix(engine: Engine, maker: Maker) -> None:
+    adapters = {
+        name: maker.version(name, seed=seed, scale=1.0) for seed, name in enumerate(("u_ada", "u_bob"), start=1)
+    }
+    questions = ["Tell me about the sea.", "How do I bake bread?", "Who are you?"]
+
+    def asked(name: str, number: int) -> Ask:
+        return ask(
+            questions[number % 6 // 2],
+            adapter=adapters[name],
+            tokens=2,
+            user_id=name,
+            temperature=0.7 * (number % 2),
+            seed=3,
+        )
+
+    # each request is written alone first
+    alone = {(name, number): write(engine, asked(name, number)).drafts[0] for name in adapters for number in range(6)}
+    for number in range(6):
+        assert alone["u_ada", number].ids != alone["u_bob", number].ids, "adapters that differ too little to tell"
+    for number in range(50):
+        together = {name: engine.write(asked(name, number)) for name in adapters}
+        for name, writing in together.items():
+            draft = writing.result(timeout=60).drafts[0]
+            assert draft.ids == alone[name, number % 6].ids
+            assert draft.latent.tobytes() == alone[name, number % 6].latent.tobytes()
+    assert write(engine, ask(tokens=2)).drafts[0].ids not in [draft.ids for draft in alone.values()]
+
+
+def test_latent_features_do_not_depend_on_the_adapter(engine: Engine, maker: Maker) -> None:
+    written = write(engine, ask(adapter=maker.version("u_eve"), tokens=16, user_id="u_eve")).drafts[0]
+    read = engine.read(SEA, [written.text])[0]  # reads with the adapter off
+    assert np.corrcoef(read.latent, written.latent)[0, 1] > 0.98
+
+
+def test_a_corrupted_adapter_fails_its_own_request_only(engine: Engine, maker: Maker) -> None:
+    good, bad = maker.version("u_good", seed=1), maker.version("u_bad", seed=2)
+    weights = maker.files.path("u_bad", 1) / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    before = write(engine, ask(adapter=good)).drafts[0].ids
+    other = engine.write(ask(adapter=good, user_id="u_good"))
+    broken = engine.write(ask(adapter=bad, user_id="u_bad"))
+    with pytest.raises(CorruptFile, match="v1 cannot be used"):
+        broken.result(timeout=60)
+    with pytest.raises(CorruptFile):
+        list(broken.pieces())
+    assert other.result(timeout=60).drafts[0].ids == before
+    assert "u_bad-v1" not in engine.policy.adapters
+
+
+def test_an_adapter_that_is_missing_or_of_another_rank_is_corrupt_too(engine: Engine, maker: Maker) -> None:
+    version = maker.version("u_gone")
+    maker.files.remove("u_gone")
+    with pytest.raises(CorruptFile):
+        write(engine, ask(adapter=version))
+    assert write(engine, ask()).drafts[0].ids
+
+
+def test_forgetting_a_person_ends_their_writing_and_drops_their_adapters(engine: Engine, maker: Maker) -> None:
+    version = maker.version("u_leaving")
+    writing = engine.write(ask(adapter=version, tokens=400, user_id="u_leaving"))
+    next(writing.pieces())
+    assert "u_leaving-v1" in engine.shelf.names
+    engine.forget("u_leaving")
+    writing.result(timeout=30)
+    write(engine, ask(tokens=1))
+    assert "u_leaving-v1" not in engine.shelf.names
+    assert "u_leaving-v1" not in engine.policy.adapters
+
+
+def test_the_shelf_drops_what_was_not_used_for_longest(maker: Maker, version_files: VersionFiles) -> None:
+    shelf = Shelf(maker.policy, version_files, room=2)
+    versions = [maker.version("u_shelf", number) for number in (1, 2, 3)]
+    first = shelf.take(versions[0])
+    for version in versions[1:]:
+        shelf.give(shelf.take(version))
+    assert shelf.names == ["u_shelf-v1", "u_shelf-v3"]  # v1 is in use, so v2 had to go
+    shelf.give(first)
+    shelf.give(shelf.take(versions[1]))
+    assert shelf.names == ["u_shelf-v3", "u_shelf-v2"]
+    assert sorted(maker.policy.adapters) == ["u_shelf-v2", "u_shelf-v3"]
+
+
+def test_many_threads_can_ask_at_once(engine: Engine) -> None:
+    texts: dict[int, str] = {}
+
+    def client(number: int) -> None:
+        # half of them hold a control token, which is tokenized another way
+        question = f"Say {number}" + (" <|im_end|>" if number % 2 else "")
+        texts[number] = write(engine, ask(question, tokens=2, user_id=f"client-{number}", temperature=0)).drafts[0].text
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert sorted(texts) == list(range(8))

@@ -1,0 +1,79 @@
+"""What was learned, in words: from heads made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from assistant.profile import STRONGEST, TraitView, changed_line, profile_of, sign_probability
+from feedback.reward_head import Act, Array, RewardHead
+from feedback.traits import TRAIT_NAMES
+
+WIDTH = len(TRAIT_NAMES) + 3
+
+
+def head(sd: float = 0.3, **weights: float) -> RewardHead:
+    mean = np.zeros(WIDTH)
+    for name, weight in weights.items():
+        mean[TRAIT_NAMES.index(name)] = weight
+    return RewardHead(mean, np.eye(WIDTH) * sd**2, 0.0, 1)
+
+
+def pair(**differences: float) -> Act:
+    features: Array = np.zeros((2, WIDTH))
+    for name, difference in differences.items():
+        features[1, TRAIT_NAMES.index(name)] = difference
+    return Act("ranking", features, ((0,), (1,)))
+
+
+def test_weights_are_shares_of_the_strongest_taste() -> None:
+    found = {view.name: view for view in profile_of(head(length=-1.1, code=9.0), [], ())}
+    assert found["length"].weight == pytest.approx(-1.1 / STRONGEST)
+    assert found["length"].sd == pytest.approx(0.3 / STRONGEST)
+    assert found["code"].weight == 1.0
+    assert set(found) == set(TRAIT_NAMES)
+
+
+def test_words_say_how_sure_it_is() -> None:
+    acts = [pair(length=1.0, code=1.0, emoji=1.0)] * 3 + [pair(length=0.1), pair(steps=1.0)]
+    found = profile_of(head(length=-1.1, code=0.4, emoji=0.05, lists=3.0, steps=1.1), acts, ())
+    words = {view.name: view.words for view in found}
+    assert words["length"] == "clearly for shorter replies"
+    assert words["code"] == "leaning to code"
+    assert words["emoji"] == "no clear preference"
+    assert words["steps"] == "leaning to step-by-step answers"  # one act is not enough to call it clear
+    assert words["lists"] == "nothing known yet"  # no act bears on it: that is the prior talking
+    assert found[0].name == "length"
+    assert {view.name: view.evidence for view in found}["length"] == 3
+    assert [view.name for view in found if view.known] == ["length"]
+
+
+def test_a_correction_is_known_without_evidence() -> None:
+    found = profile_of(head(emoji=-2.2, code=0.0), [], {"emoji", "code"})
+    assert {found[0].name, found[1].name} == {"emoji", "code"}
+    words = {view.name: (view.words, view.known) for view in found}
+    assert words["emoji"] == ("set by you: no emoji", True)
+    assert words["code"] == ("set by you: makes no difference", False)
+
+
+def views(acts: int = 3, sd: float = 0.3, **weights: float) -> list[TraitView]:
+    return profile_of(head(sd, **weights), [pair(length=1.0, code=1.0)] * acts, ())
+
+
+def test_the_changed_line_names_what_moved_most() -> None:
+    assert changed_line(views(0), views(1, length=-1.0, code=0.4)) == "Now leaning to shorter replies."
+    assert changed_line(views(2, length=-1.0), views(3, length=-1.0)) == "Now clearly for shorter replies."
+    assert changed_line(views(length=-1.0), views(length=-0.2)) == "No longer sure about shorter replies."
+    assert changed_line(views(length=-1.0), views(length=1.0)) == "Now clearly for longer replies."
+
+
+def test_the_changed_line_is_empty_when_nothing_else_is_known_than_before() -> None:
+    assert changed_line(views(length=-1.0), views(length=-2.0)) == ""
+    assert changed_line(views(), views(sd=2.0, length=-0.5)) == ""  # moved, but which way it goes is not known
+    by_hand = profile_of(head(code=1.0), [], {"code"})
+    assert changed_line(views(0), by_hand) == ""  # they know what they did
+
+
+def test_probability_of_a_sign() -> None:
+    assert sign_probability(0.0, 1.0) == 0.5
+    assert sign_probability(-1.6449, 1.0) == pytest.approx(0.95, abs=1e-4)

@@ -1,0 +1,62 @@
+"""Text while it is being written: by hand, and with any text, any stop strings and any way of cutting it up."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from assistant.streaming import TextStream, check_stops
+from feedback.errors import InvalidInput
+
+
+def test_half_a_character_waits_for_the_other_half() -> None:
+    stream = TextStream()
+    # "你" is three bytes; two of them decode to one or two U+FFFD
+    assert stream.push("Hi \ufffd") == "Hi "
+    assert stream.push("Hi \ufffd\ufffd") == ""
+    assert stream.push("Hi 你") == "你"
+    assert stream.push("Hi 你\ufffd", final=True) == "\ufffd"  # nothing follows: it was never a character
+
+
+def test_the_start_of_a_stop_string_waits() -> None:
+    stream = TextStream(["END", "\n\n"])
+    assert stream.push("one EN") == "one "
+    assert stream.push("one ENough") == "ENough"
+    assert stream.push("one ENough\n") == ""
+    assert stream.push("one ENough\n\nmore") == ""
+    assert stream.cut
+    assert stream.shown == "one ENough"
+    assert stream.push("one ENough\n\nmore and more", final=True) == ""
+
+
+def test_what_was_held_back_is_due_at_the_end() -> None:
+    stream = TextStream(["END"])
+    assert stream.push("the EN") == "the "
+    assert stream.push("the EN", final=True) == "EN"
+    assert not stream.cut
+
+
+@given(
+    st.text(alphabet="abc\n é", max_size=40), st.lists(st.text(alphabet="abc\n", min_size=1, max_size=4), max_size=3)
+)
+def test_pieces_add_up_to_the_text_before_the_first_stop(text: str, stops: list[str]) -> None:
+    stream, shown = TextStream(stops), ""
+    for end in range(len(text) + 1):
+        shown += stream.push(text[:end])
+        assert not any(stop in shown for stop in stops)
+    shown += stream.push(text, final=True)
+    assert shown == stream.shown
+    assert text.startswith(shown)
+    assert stream.cut or shown == text
+    if stream.cut:
+        assert any(text[len(shown) :].startswith(stop) for stop in stops)
+
+
+def test_stop_strings_are_checked() -> None:
+    assert check_stops(None) == ()
+    assert check_stops("x") == ("x",)
+    assert check_stops(["x", "y"]) == ("x", "y")
+    for bad in ([""], [1], 3, ["x"] * 5, ["x" * 201]):
+        with pytest.raises(InvalidInput, match="stop"):
+            check_stops(bad)

@@ -1,0 +1,122 @@
+"""The README's pictures: a person teaches Mynah to be brief and friendly, and an update is watched. Made by
+
+    python -m tests.browser.screenshots          # about ten minutes on two idle cores; writes docs/images/*.png
+    python -m tests.browser.screenshots chat     # only those of the chat, a minute
+
+Everything in them is real: the model, the clicks' effect, the update's curves and checks. Not a test.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import Page, expect, sync_playwright
+
+from tests.browser.site import FLAGS, ROOT, Site, serving
+from tests.browser.steps import ask, say, sign_in
+
+IMAGES = ROOT / "docs" / "images"
+UPDATE_MS = 40 * 60_000
+SUBJECTS = (
+    "a cold", "a garden", "a long walk", "a birthday", "the rain", "a new job", "a dog", "a rainy Sunday", "old books",
+    "the sea", "a picnic", "a bicycle", "early mornings", "a quiet evening", "cooking", "a train ride", "a diary",
+    "board games", "the winter", "a choir",
+)  # fmt: skip
+LIKED = (
+    "You could enjoy {} more than you think. For example, share it with a friend.",
+    "I love {}! What would you like to know about it?",
+    "Keep {} simple: give it ten minutes of your day, and you will see what it does for you.",
+    "Good choice! With {} you can start today, for instance right after your breakfast.",
+    "You are right to ask. Try {} once, and then tell me how you liked it.",
+)
+DISLIKED = (
+    "It is generally understood that {} has been considered from a considerable number of perspectives, and a "
+    "comprehensive assessment of its implications would require an extensive evaluation of the circumstances.",
+    "# Overview\n\nThe following aspects of {} are relevant:\n\n1. History\n2. Terminology\n3. Limitations\n4. Outlook",
+    "Perhaps {} might possibly be of interest, although it may depend on various factors, and results could vary.",
+    "In the literature, {} is defined as a phenomenon. The phenomenon was described in 1950. It was described again in "
+    "1960, 1970 and 1980, with 25% of the authors in agreement, and 75% in disagreement, as to its significance.",
+)
+
+
+def main() -> None:
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    expect.set_options(timeout=300_000)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(Path(folder), updates="off", max_tokens=160) as site,
+        sync_playwright() as playwright,
+    ):
+        chromium = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        page = chromium.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
+        page.set_default_timeout(300_000)
+        site.add("Ada")
+        sign_in(page, site, "Ada")
+        chat(page)
+        if sys.argv[1:] != ["chat"]:
+            teach(page, site)
+            update(page, site)
+        chromium.close()
+
+
+def teach(page: Page, site: Site) -> None:
+    """Give labels for brief, friendly replies that speak to you, as they could be brought from elsewhere."""
+    key = site.command("key", "create", "Ada")
+    acts = [
+        {
+            "messages": [{"role": "user", "content": f"What do you think about {subject}?"}],
+            "replies": [LIKED[place % len(LIKED)].format(subject), DISLIKED[place % len(DISLIKED)].format(subject)],
+            "ranking": [[0], [1]],
+        }
+        for place, subject in enumerate(SUBJECTS)
+    ]
+    sent = page.request.post(f"{site.url}/v1/me/preferences", data=acts, headers={"Authorization": f"Bearer {key}"})
+    assert sent.status == 201, sent.text()
+
+
+def chat(page: Page) -> None:
+    """A conversation with a thumb, and two replies side by side."""
+    expect(page.locator(".welcome")).to_be_visible()
+    picture(page, "welcome")
+    ask(page, "Give me three tips for better sleep.").get_by_role("button", name="Good reply").click()
+    page.locator("#thread .chip", has_text="clear").click()
+    reply = ask(page, "Which one should I try first?")
+    reply.get_by_role("button", name="Good reply").click()
+    expect(reply.get_by_role("status")).to_be_visible()
+    picture(page, "chat")
+    say(page, "What else helps?", "Compare two")
+    expect(page.get_by_role("heading", name="Which one do you like better?")).to_be_visible()
+    picture(page, "compare")
+    page.get_by_role("button", name="Left is better").click()
+    expect(page.get_by_role("heading", name="Which one do you like better?")).to_have_count(0)
+
+
+def update(page: Page, site: Site) -> None:
+    """What was learned, the update under way, and the version it made."""
+    page.goto(f"{site.url}/my-assistant")
+    expect(page.locator("#taste .trait").first).to_be_visible()
+    picture(page, "my-assistant")
+    page.get_by_role("button", name="Update now").click()
+    expect(page.locator("#update .live")).to_contain_text("Practising", timeout=UPDATE_MS)
+    expect(page.locator("#plot-kl")).to_be_visible(timeout=UPDATE_MS)
+    page.wait_for_timeout(120_000)
+    page.locator("#update").evaluate("panel => window.scrollTo(0, panel.getBoundingClientRect().top + scrollY - 24)")
+    picture(page, "update")
+    expect(page.locator("#update .last")).to_be_visible(timeout=UPDATE_MS)
+    page.locator("#update").evaluate("panel => window.scrollTo(0, panel.getBoundingClientRect().top + scrollY - 24)")
+    picture(page, "version")
+
+
+def picture(page: Page, name: str) -> None:
+    """Keep what is to be seen now."""
+    page.mouse.move(640, 790)
+    page.wait_for_timeout(800)
+    page.screenshot(path=IMAGES / f"{name}.png")
+    print(f"docs/images/{name}.png", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""What people do in the browser, in the words of the pages."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.site import PASSWORD, Site
+
+
+def sign_in(page: Page, site: Site, name: str, password: str = PASSWORD) -> None:
+    """Through the form, to the chat page."""
+    page.goto(f"{site.url}/sign-in")
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("button", name="Sign in").click()
+
+
+def say(page: Page, text: str, mode: str = "One reply") -> None:
+    """Write a message and send it with the keyboard."""
+    page.locator("#mode label", has_text=mode).click()
+    box = page.get_by_role("textbox", name="Message")
+    box.fill(text)
+    box.press("Enter")
+
+
+def answer(page: Page, text: str) -> Locator:
+    """The reply to a message, once it is written."""
+    turn = page.locator("#thread .turns > li").last
+    expect(turn.locator(".asked")).to_have_text(text)
+    expect(turn.locator(".reply")).to_be_visible()
+    return turn.locator(".reply")
+
+
+def ask(page: Page, text: str) -> Locator:
+    """Say something and wait for the reply."""
+    say(page, text)
+    return answer(page, text)

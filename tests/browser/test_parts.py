@@ -1,0 +1,124 @@
+"""Parts of the pages that need no browser: Markdown, words, origins, votes, replies under way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import gradio as gr
+import pytest
+from starlette.requests import Request
+
+from assistant.ui.chat_page import placed, voted
+from assistant.ui.live import LiveTurn
+from assistant.ui.render import markdown
+from assistant.ui.session import same_origin
+from assistant.ui.words import ago, duration, wrote
+from feedback.errors import Busy, InvalidInput
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("**bold** and `code`", "<strong>bold</strong> and <code>code</code>"),
+        ("<script>alert(1)</script>", "&lt;script&gt;alert(1)&lt;/script&gt;"),
+        ("<b onclick=x>b</b>", "&lt;b onclick=x&gt;"),
+        (
+            "[here](https://example.org)",
+            'href="https://example.org" rel="noopener noreferrer nofollow" target="_blank"',
+        ),
+        ("![cat](https://example.org/c.png)", '<a href="https://example.org/c.png"'),
+        ("```python\nprint(1)\n```", '<span class="nb">print</span>'),
+        ("```nonsense\n<b>\n```", "&lt;b&gt;"),
+        ("| a | b |\n|---|---|\n| 1 | 2 |", "<td>1</td>"),
+    ],
+)
+def test_markdown_is_shown_and_nothing_else(text: str, expected: str) -> None:
+    shown = markdown(text)
+    assert expected in shown
+    assert "<img" not in shown and "<script" not in shown
+
+
+@pytest.mark.parametrize("address", ["javascript:alert(1)", "data:text/html,x", "vbscript:x"])
+def test_links_that_run_are_no_links(address: str) -> None:
+    assert "<a" not in markdown(f"[x]({address})") and "<a" not in markdown(f"![x]({address})")
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "ours"),
+    [
+        ("POST", {"origin": "http://mynah.local:7860"}, True),
+        ("POST", {"origin": "http://evil.example"}, False),
+        ("POST", {"origin": "null"}, False),
+        ("POST", {"origin": "http://mynah.local"}, False),
+        ("POST", {"referer": "http://mynah.local:7860/my-assistant"}, True),
+        ("POST", {"referer": "http://evil.example/http://mynah.local:7860"}, False),
+        ("POST", {"sec-fetch-site": "cross-site"}, False),
+        ("POST", {}, False),
+        ("GET", {}, True),
+        ("GET", {"sec-fetch-site": "same-origin"}, True),
+        ("GET", {"sec-fetch-site": "cross-site"}, False),
+    ],
+)
+def test_origin(method: str, headers: dict[str, str], ours: bool) -> None:
+    raw = [(b"host", b"mynah.local:7860"), *((name.encode(), value.encode()) for name, value in headers.items())]
+    assert same_origin(Request({"type": "http", "method": method, "headers": raw})) is ours
+
+
+def test_votes_as_tiers() -> None:
+    assert voted(["a", "b"], "left") == [["a"], ["b"]]
+    assert voted(["a", "b"], "right") == [["b"], ["a"]]
+    assert voted(["a", "b"], "tie") == voted(["a", "b"], "neither") == [["a", "b"]]
+
+
+def test_places_as_tiers() -> None:
+    order = ["a", "b", "c", "d"]
+    assert placed(order, press(a="2", b="1", c="2")) == [["b"], ["a", "c"]]
+    with pytest.raises(InvalidInput, match="at least two"):
+        placed(order, press(a="1"))
+
+
+def press(**values: str) -> gr.EventData:
+    """An event of a panel."""
+    return gr.EventData(None, values)
+
+
+def test_words() -> None:
+    now = datetime.now(UTC)
+    assert ago((now - timedelta(seconds=5)).isoformat()) == "just now"
+    assert ago((now - timedelta(minutes=1, seconds=2)).isoformat().replace("+00:00", "Z")) == "1 minute ago"
+    assert ago((now - timedelta(hours=5)).isoformat()) == "5 hours ago"
+    assert ago("2024-03-09T00:00:00Z") == "9 Mar 2024"
+    assert (
+        duration(None) == "" and duration(20) == "less than a minute left" and duration(130) == "about 2 minutes left"
+    )
+    assert wrote("adapter+rerank", 3)[0] == "v3 · best of 16"
+
+
+class _Turn:
+    """Two drafts in three pieces; then, if asked to, a failure."""
+
+    reply_ids = ("r1", "r2")
+    progress = 0.5
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def pieces(self) -> Iterator[tuple[int, str]]:
+        yield from [(0, ""), (0, "one"), (1, "two"), (0, " more")]
+        if self.error:
+            raise self.error
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("error", [None, Busy("Too much at once."), ZeroDivisionError("a defect")])
+def test_a_live_turn_keeps_what_was_written(error: Any) -> None:
+    live = LiveTurn(_Turn(error), "?")
+    assert live.percent == 50
+    live.gather()
+    assert live.done and live.texts == ["one more", "two"] and live.percent == 0
+    assert (live.error is None) == (error is None)
+    assert live.error is None or "defect" not in live.error.message

@@ -1,0 +1,48 @@
+"""The shape of the project: imports go one way only, and nothing loads a pickle."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ORDER = ("feedback", "adapters", "assistant", "app")  # each may import itself and what stands before it
+PRODUCT = [path for name in ORDER for path in sorted((ROOT / name).rglob("*.py"))] + [ROOT / "app.py"]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Top-level names that a module imports, at any depth of its code."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield (node.module or "").partition(".")[0]
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way(path: Path) -> None:
+    here = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    names = set(imported(path))
+    forbidden = set(ORDER[ORDER.index(here) + 1 :]) | {"tests", "benchmarks"}
+    assert not names & forbidden, f"{path.relative_to(ROOT)} imports {names & forbidden}"
+    if here == "feedback":
+        assert not names & {"torch", "transformers", "peft", "gradio"}, "feedback never loads a language model"
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_unpickles(path: Path) -> None:
+    source = path.read_text("utf-8")
+    assert "pickle" not in set(imported(path))
+    assert "torch.load(" not in source and "torch.save(" not in source
+
+
+def test_only_config_reads_the_environment_for_settings() -> None:
+    def reads(source: str) -> bool:
+        return "os.environ" in source and "MYNAH_" in source
+
+    readers = [str(path.relative_to(ROOT)) for path in PRODUCT if reads(path.read_text("utf-8"))]
+    assert readers == ["assistant/config.py"]
