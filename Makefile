@@ -19,7 +19,7 @@ run: setup  ## start Mynah; the first run fetches the base model and makes the a
 
 test: setup  ## every test, the browser tests included
 	sh deploy/install-chromium.sh
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest  # servers and workers run side by side: more threads than cores only spin
 
 lint: setup
 	$(BIN)/ruff check .

@@ -66,12 +66,12 @@ def build(mynah: Mynah) -> gr.Blocks:
     with gr.Blocks(title="Mynah", analytics_enabled=False, fill_width=True) as blocks:
         gr.Navbar(visible=False)
         ChatPage(mynah).build(blocks)
-    with blocks.route("My assistant", "/my-assistant"):
+    with blocks.route("My assistant", "/my-assistant", show_in_navbar=False):
         gr.Navbar(visible=False)
         MyAssistantPage(mynah).build(blocks)
-    with blocks.route("Admin", "/admin"):
+    with blocks.route("Admin", "/admin", show_in_navbar=False):
         gr.Navbar(visible=False)
         AdminPage(mynah).build(blocks)
-    blocks.queue(default_concurrency_limit=None, api_open=False, status_update_rate=1)
+    blocks.queue(api_open=False)
     blocks.max_threads = MAX_THREADS
     return blocks

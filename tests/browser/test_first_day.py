@@ -32,7 +32,7 @@ def test_first_day(site: Site, new_page: Callable[..., Page]) -> None:
 
 def add_by_admin(page: Page, site: Site) -> None:
     sign_in(page, site, site.admin, site.admin_password)
-    page.get_by_role("link", name="Admin").click()
+    page.locator("#side").get_by_role("link", name="Admin").click()
     expect(page.get_by_role("heading", name="Add somebody")).to_be_visible()
     page.get_by_label("Name", exact=True).fill("Ada")
     page.get_by_label("Password", exact=True).fill(PASSWORD)
@@ -103,7 +103,7 @@ def teach_by_editing(page: Page) -> None:
 
 
 def see_what_was_learned(page: Page, site: Site) -> None:
-    page.get_by_role("link", name="My assistant").click()
+    page.locator("#side").get_by_role("link", name="My assistant").click()
     expect(page.get_by_text("From 4 clicks.")).to_be_visible()
     expect(page.locator("#taste .trait").first.get_by_role("img")).to_be_visible()
     expect(page.get_by_text("you have given 4")).to_be_visible()
@@ -143,7 +143,7 @@ def update_and_roll_back(page: Page) -> None:
 
 
 def chat_with_the_version(page: Page, site: Site) -> None:
-    page.get_by_role("link", name="New chat").click()
+    page.locator("#side").get_by_role("link", name="New chat").click()
     expect(ask(page, "What is honey?").locator(".by")).to_contain_text("v1")
 
 
