@@ -40,7 +40,7 @@ class Accounts:
         self._people = store.people
         self._days = session_days
         self._hasher = PasswordHasher()
-        self._attempts = _Attempts(clock)
+        self._attempts = Attempts(clock, FAILURES, f"There were {FAILURES} failed sign-ins for this name")
 
     # ---- people ---------------------------------------------------------------------------------------------------
 
@@ -74,21 +74,24 @@ class Accounts:
 
     def sign_in(self, name: str, password: str) -> str:
         """A session token for a name and password. Raises NotSignedIn, or Busy while the name is locked."""
-        user = self._verified(name, password)
+        return self.open_session(self._verified(name, password))
+
+    def open_session(self, user: User) -> str:
+        """A session token for somebody who has just shown who they are."""
         token = secrets.token_urlsafe(32)
         expires = datetime.now(UTC) + timedelta(days=self._days)
         self._people.add_session(
-            _digest(token), user.id, expires.isoformat(timespec="microseconds").replace("+00:00", "Z")
+            digest(token), user.id, expires.isoformat(timespec="microseconds").replace("+00:00", "Z")
         )
         return token
 
     def session_user(self, token: str) -> User | None:
         """Whose session it is, None when it ended."""
-        return self._people.session_user(_digest(token)) if token else None
+        return self._people.session_user(digest(token)) if token else None
 
     def sign_out(self, token: str) -> None:
         """End a session."""
-        self._people.end_session(_digest(token))
+        self._people.end_session(digest(token))
 
     def change_password(self, user: User, old: str, new: str, *, keep: str | None = None) -> None:
         """A person's own change; all their sessions end but the one whose token is `keep`. Raises InvalidInput."""
@@ -97,7 +100,7 @@ class Accounts:
             self._verified(user.name, old)
         except NotSignedIn as error:
             raise InvalidInput("The old password is wrong; nothing was changed.", param="old") from error
-        self._people.set_password(user.id, self._hasher.hash(new), keep_session=_digest(keep) if keep else None)
+        self._people.set_password(user.id, self._hasher.hash(new), keep_session=digest(keep) if keep else None)
 
     def set_password(self, user: User, new: str) -> None:
         """An admin's change; all sessions of the person end."""
@@ -126,11 +129,11 @@ class Accounts:
     def create_key(self, user: User) -> tuple[ApiKey, str]:
         """A new key: its record, and the secret, which is never shown again."""
         secret = KEY_PREFIX + secrets.token_urlsafe(32)
-        return self._people.add_key(user.id, _digest(secret), f"{secret[:9]}…{secret[-4:]}"), secret
+        return self._people.add_key(user.id, digest(secret), f"{secret[:9]}…{secret[-4:]}"), secret
 
     def key_user(self, secret: str) -> User:
         """Whose key it is. Raises NotSignedIn."""
-        user = self._people.key_user(_digest(secret)) if secret.startswith(KEY_PREFIX) else None
+        user = self._people.key_user(digest(secret)) if secret.startswith(KEY_PREFIX) else None
         if user is None:
             raise NotSignedIn(
                 "This API key is not valid; make one on the page “My assistant” or with `app.py key create`."
@@ -146,27 +149,24 @@ class Accounts:
         self._people.remove_key(key_id, user.id if user else None)
 
 
-class _Attempts:
-    """Failed sign-ins by name within the last quarter of an hour."""
+class Attempts:
+    """Attempts by name within the last quarter of an hour, and no more than `limit` of them. words: what there were."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    def __init__(self, clock: Callable[[], float], limit: int, words: str) -> None:
+        self._clock, self._limit, self._words = clock, limit, words
         self._lock = threading.Lock()
         self._times: dict[str, deque[float]] = {}
 
     def begin(self, key: str) -> None:
-        """Count an attempt as failed until `clear` says otherwise. Raises Busy when there were too many."""
+        """Count an attempt until `clear` says otherwise. Raises Busy when there were too many."""
         with self._lock:
             at = self._clock()
             times = self._times.setdefault(key, deque())
             while times and times[0] <= at - WINDOW_SECONDS:
                 times.popleft()
-            if len(times) >= FAILURES:
+            if len(times) >= self._limit:
                 wait = int(times[0] + WINDOW_SECONDS - at) + 1
-                raise Busy(
-                    f"There were {FAILURES} failed sign-ins for this name; try again in {-(-wait // 60)} minutes.",
-                    retry_after=wait,
-                )
+                raise Busy(f"{self._words}; try again in {-(-wait // 60)} minutes.", retry_after=wait)
             times.append(at)
             if len(self._times) > REMEMBERED_NAMES:
                 self._times = {k: t for k, t in self._times.items() if t and t[-1] > at - WINDOW_SECONDS}
@@ -174,6 +174,7 @@ class _Attempts:
                     self._times.pop(next(iter(self._times)))
 
     def clear(self, key: str) -> None:
+        """Forget the attempts of a name."""
         with self._lock:
             self._times.pop(key, None)
 
@@ -210,5 +211,6 @@ def _normal(password: str) -> str:
     return unicodedata.normalize("NFC", password)
 
 
-def _digest(token: str) -> str:
+def digest(token: str) -> str:
+    """What is kept of a secret of 256 random bits."""
     return hashlib.sha256(token.encode()).hexdigest()

@@ -21,7 +21,7 @@ from feedback.errors import InvalidInput, MynahError
 CANNOT = 2
 EVERYWHERE = ("data_dir", "models_dir", "base_model", "quantize")
 _METAVARS = {"int": "N", "float": "N", "str": "TEXT", "Path": "PATH", "Path | None": "PATH"}
-TRAINING = (*EVERYWHERE, "update_config", "threads", "nice", "tensorboard")
+TRAINING = (*EVERYWHERE, "update_config", "kl_budget", "threads", "nice", "tensorboard")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,6 +92,11 @@ def _parser() -> tuple[argparse.ArgumentParser, set[str]]:
         sub.add_argument("--password-stdin", action="store_true", help="read the password from standard input")
         if name == "add":
             sub.add_argument("--admin", action="store_true", help="let them administer the server")
+    for name, words, run in (
+        ("disable", "shut a person out: sessions and API keys end at once", commands.user_disable),
+        ("enable", "let a disabled person in again", commands.user_enable),
+    ):
+        command(user, name, words, run, ["data_dir"]).add_argument("name", metavar="NAME")
     command(user, "list", "list everybody", commands.user_list, ["data_dir"])
     command(user, "remove", "delete a person and all that is theirs", commands.user_remove, ["data_dir"]).add_argument(
         "name", metavar="NAME"

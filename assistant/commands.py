@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tqdm import tqdm
 
 from assistant.accounts import Accounts
+from assistant.administration import COMMAND_LINE, Administration
 from assistant.config import Config
 from assistant.lock import DataLock, describe, holder
 from feedback.errors import Conflict, InvalidInput, NotFound, NotSaved
@@ -38,18 +39,36 @@ UNSOUND = 1  # exit code of a doctor who found something
 def user_add(config: Config, given: dict[str, Any]) -> int:
     """Add a person; works before the first start of a server, too."""
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _accounts(config) as (accounts, _):
-        user = accounts.add(given["name"], _password(given), admin=given["admin"])
+    with _accounts(config) as (accounts, store):
+        user = _admins(accounts, store).add(COMMAND_LINE, given["name"], _password(given), admin=given["admin"])
         print(f"Added {user.name}{' (admin)' if user.admin else ''}.")
     return 0
 
 
 def user_passwd(config: Config, given: dict[str, Any]) -> int:
     """Set a password; every browser of the person is signed out."""
-    with _accounts(config) as (accounts, _):
+    with _accounts(config) as (accounts, store):
         user = accounts.find(given["name"])
-        accounts.set_password(user, _password(given))
+        _admins(accounts, store).set_password(COMMAND_LINE, user, _password(given))
         print(f"The password of {user.name} is changed.")
+    return 0
+
+
+def user_disable(config: Config, given: dict[str, Any]) -> int:
+    """Shut a person out; what a running server writes for them ends within seconds."""
+    with _accounts(config) as (accounts, store):
+        user = accounts.find(given["name"])
+        _admins(accounts, store).disable(COMMAND_LINE, user)
+        print(f"{user.name} is disabled: signed out everywhere, and no API key of theirs is valid any more.")
+    return 0
+
+
+def user_enable(config: Config, given: dict[str, Any]) -> int:
+    """Let a disabled person in again."""
+    with _accounts(config) as (accounts, store):
+        user = accounts.find(given["name"])
+        _admins(accounts, store).enable(COMMAND_LINE, user)
+        print(f"{user.name} can sign in again.")
     return 0
 
 
@@ -57,7 +76,7 @@ def user_list(config: Config, given: dict[str, Any]) -> int:
     """One person a line: name, role, labels, day of the account; between tabs."""
     with _accounts(config) as (accounts, store):
         for user in accounts.people():
-            role = "admin" if user.admin else "user"
+            role = "disabled" if user.disabled else "admin" if user.admin else "user"
             print(user.name, role, f"{store.acts.label_count(user.id)} labels", user.created_at[:10], sep="\t")
     return 0
 
@@ -69,7 +88,7 @@ def user_remove(config: Config, given: dict[str, Any]) -> int:
 
     with _accounts(config) as (accounts, store):
         user = accounts.find(given["name"])
-        receipt = remove_person(store, VersionFiles(config.adapters), config.jobs, user)
+        receipt = remove_person(store, VersionFiles(config.adapters), config.jobs, user, COMMAND_LINE)
         rows = receipt["rows"]
         print(f"Removed {user.name}: {rows['replies']} replies, {rows['feedback']} acts of feedback, ", end="")
         print(f"{receipt['adapters']} adapter versions.")
@@ -78,8 +97,8 @@ def user_remove(config: Config, given: dict[str, Any]) -> int:
 
 def key_create(config: Config, given: dict[str, Any]) -> int:
     """Print a new API key and nothing else."""
-    with _accounts(config) as (accounts, _):
-        print(accounts.create_key(accounts.find(given["name"]))[1])
+    with _accounts(config) as (accounts, store):
+        print(_admins(accounts, store).create_key(COMMAND_LINE, accounts.find(given["name"])))
     return 0
 
 
@@ -93,8 +112,8 @@ def key_list(config: Config, given: dict[str, Any]) -> int:
 
 def key_revoke(config: Config, given: dict[str, Any]) -> int:
     """End a key."""
-    with _accounts(config) as (accounts, _):
-        accounts.revoke_key(given["id"])
+    with _accounts(config) as (accounts, store):
+        _admins(accounts, store).revoke_key(COMMAND_LINE, given["id"])
         print(f"Revoked {given['id']}.")
     return 0
 
@@ -107,6 +126,7 @@ def update(config: Config, given: dict[str, Any]) -> int:
     with _accounts(config) as (accounts, store):
         user = accounts.find(given["name"])
         server = holder(config.data_dir)
+        _admins(accounts, store).note(COMMAND_LINE, "asked for an update of", user)
         if server is None:
             ended = _update_here(config, user)
         elif "base_id" in server:
@@ -144,9 +164,10 @@ def _update_here(config: Config, user: User) -> Update:
 def _update_there(config: Config, store: Store, user: User, base_id: str) -> Update:
     """Put it in the running server's line, and watch."""
     from assistant.mynah import update_numbers
+    from assistant.settings import Settings
     from assistant.updates import queue_update
 
-    update = queue_update(store, user, base_id, update_numbers(config).as_dict())
+    update = queue_update(store, user, base_id, Settings(store, config, update_numbers(config)).numbers.as_dict())
     with _bar() as bar:
         while update.state in LIVE_STATES:
             bar.show(update)
@@ -202,6 +223,7 @@ def export(config: Config, given: dict[str, Any]) -> int:
         else:
             version = active_version(store, user, files.base_id)
         content = export_zip(VersionFiles(config.adapters), files, version)
+        _admins(accounts, store).note(COMMAND_LINE, "exported a version of", user, version=version.name)
     try:
         out.write_bytes(content)
     except OSError as error:
@@ -218,6 +240,8 @@ def backup(config: Config, given: dict[str, Any]) -> int:
     from assistant.backup import backup as write
 
     size = write(config, given["file"])
+    with _accounts(config) as (accounts, store):
+        _admins(accounts, store).note(COMMAND_LINE, "made a backup")
     print(f"Wrote {given['file']} ({size >> 10} KB). It holds everybody's conversations: keep it safe.")
     return 0
 
@@ -227,6 +251,8 @@ def restore(config: Config, given: dict[str, Any]) -> int:
     from assistant.backup import restore as unpack
 
     count = unpack(config, given["file"])
+    with _accounts(config) as (accounts, store):
+        _admins(accounts, store).note(COMMAND_LINE, "restored a backup")
     print(f"Restored {count} files into {config.data_dir}.")
     return 0
 
@@ -257,6 +283,10 @@ def _accounts(config: Config) -> Iterator[tuple[Accounts, Store]]:
         yield Accounts(store, config.session_days), store
     finally:
         store.database.close()
+
+
+def _admins(accounts: Accounts, store: Store) -> Administration:
+    return Administration(store, accounts)
 
 
 def _password(given: dict[str, Any]) -> str:

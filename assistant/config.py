@@ -4,7 +4,8 @@ Every option of the command line is a field here and an environment variable, MY
 (MYNAH_DATA_DIR, MYNAH_UPDATES, …). The command line wins over the environment, the environment over the default.
 
 Nothing here imports torch, so that a second server or a taken port is noticed before the slow imports. Left out on
-purpose: configuration files (except the numbers of an update, which are many) and settings changed while running.
+purpose: configuration files (except the numbers of an update, which are many). What an admin may change while the
+server runs is in settings.py; an option that was named here stays as it was named.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ PREFIX = "MYNAH_"
 # The names of adapters.base_model, which is slow to import; a test keeps the two equal.
 DEFAULT_BASE = "smollm2-135m-instruct"
 QUANTIZE = ("nf4", "int8", "none")
+SIGN_UP = ("invitation", "open")
 
 
 def default_models_dir() -> Path:
@@ -69,6 +71,16 @@ class Config:
     labels_per_update: int = field(
         default=20, metadata=about("new labels after which an update starts by itself", 10, 10_000)
     )
+    kl_budget: float = field(
+        default=0.10,
+        metadata=about(
+            "nats a token that a version may move from the base after 30 labels; twice that at most", 0.01, 1
+        ),
+    )
+    sign_up: str = field(
+        default="invitation",
+        metadata=about("who may make an account: by invitation of an admin, or open to everybody who gets here"),
+    )
     idle_seconds: float = field(
         default=60.0, metadata=about("seconds without chat after which the machine counts as idle", 0, 86_400)
     )
@@ -101,9 +113,17 @@ class Config:
             raise InvalidInput("base_model is empty; it must be a folder, a hub id or the default.", param="base_model")
         if self.quantize not in QUANTIZE:
             raise InvalidInput(f"quantize is {self.quantize!r}; it can be {', '.join(QUANTIZE)}.", param="quantize")
+        if self.sign_up not in SIGN_UP:
+            raise InvalidInput(f"sign_up is {self.sign_up!r}; it can be {', '.join(SIGN_UP)}.", param="sign_up")
         if self.update_config is not None and not self.update_config.is_file():
             raise InvalidInput(f"update_config is {self.update_config}; there is no such file.", param="update_config")
         parse_updates(self.updates)
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Options that the command line or the environment named; the others are at their defaults."""
+        named: frozenset[str] = self.__dict__.get("_given", frozenset())
+        return named
 
     @property
     def schedule(self) -> Schedule:
@@ -137,7 +157,9 @@ class Config:
                 chosen = convert(each.name, text)
             if chosen is not None:
                 values[each.name] = chosen
-        return cls(**values)
+        built = cls(**values)
+        object.__setattr__(built, "_given", frozenset(values))  # no field: it is not an option
+        return built
 
 
 def default_of(option: Field[Any]) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -226,8 +227,12 @@ class Learning:
         live = self._store.acts.live_for_reply(reply_id, "thumb")
         return int(live[-1].payload["thumb"]) if live else 0
 
+    def alone(self, user: User) -> AbstractContextManager[None]:
+        """Within the block nobody else changes what is known of this person."""
+        return self._heads.lock(user.id)
+
     def forget(self, user_id: str) -> None:
-        """Drop what is cached of a person who was removed."""
+        """Drop what is cached of a person who was removed, or starts over."""
         self._heads.forget(user_id)
 
     # ---- inside ---------------------------------------------------------------------------------------------------

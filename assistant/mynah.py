@@ -18,14 +18,17 @@ from adapters.files import read_json
 from adapters.job import UpdateConfig
 from adapters.versions import VersionFiles
 from assistant.accounts import Accounts
+from assistant.administration import Administration
 from assistant.adoption import sweep
 from assistant.chat import Chat
 from assistant.config import Config
 from assistant.engine import Engine
+from assistant.joining import Joining
 from assistant.learning import Learning
 from assistant.lock import DataLock
 from assistant.profile import TraitView
-from assistant.removal import remove_person
+from assistant.removal import remove_person, reset_person
+from assistant.settings import Settings
 from assistant.updates import Updates
 from feedback.errors import InvalidInput
 from feedback.store import Store
@@ -42,7 +45,10 @@ class Mynah:
         self.engine = Engine(files, self.versions, max_waiting=config.max_waiting)
         self.learning = Learning(store, self.engine)
         self.chat = Chat(store, self.engine, self.learning, max_tokens=config.max_tokens)
-        self.updates = Updates(store, self.learning, self.engine, self.versions, files, config, numbers)
+        self.settings = Settings(store, config, numbers)
+        self.updates = Updates(store, self.learning, self.engine, self.versions, files, config, settings=self.settings)
+        self.admins = Administration(store, self.accounts, self.engine.forget)
+        self.joining = Joining(store, self.accounts, self.settings)
 
     @classmethod
     def open(
@@ -91,11 +97,22 @@ class Mynah:
 
     # ---- a person as a whole --------------------------------------------------------------------------------------
 
-    def remove_person(self, user: User) -> dict[str, Any]:
-        """Delete everything about a person; what went, as a receipt. Raises Conflict for the last admin."""
-        receipt = remove_person(self.store, self.versions, self.config.jobs, user)
+    def remove_person(self, user: User, by: str | None = None) -> dict[str, Any]:
+        """Delete everything about a person; what went, as a receipt. Raises Conflict for the last admin.
+
+        by: the admin who does it, None for the person's own wish.
+        """
+        receipt = remove_person(self.store, self.versions, self.config.jobs, user, by or user.id)
         self.engine.forget(user.id)
         self.learning.forget(user.id)
+        return receipt
+
+    def reset_person(self, user: User) -> dict[str, Any]:
+        """Forget all that was learned about a person and go back to the base; chats stay. What went, as a receipt."""
+        with self.learning.alone(user):
+            receipt = reset_person(self.store, self.versions, self.config.jobs, user)
+            self.learning.forget(user.id)
+        self.engine.forget(user.id)
         return receipt
 
     def export_person(self, user: User) -> bytes:

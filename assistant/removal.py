@@ -1,4 +1,4 @@
-"""Deleting a person: rows, adapters, jobs, and a receipt of what went.
+"""Deleting a person, or all that was learned about one: rows, adapters, jobs, and a receipt of what went.
 
 Rows go first, in one transaction; files after it, because a crash between the two leaves only debris, which the next
 start sweeps away. A running server notices by itself that the person's update has lost its owner.
@@ -6,6 +6,7 @@ start sweeps away. A running server notices by itself that the person's update h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,35 @@ from feedback.store import Store
 from feedback.types import User, now
 
 
-def remove_person(store: Store, versions: VersionFiles, jobs: Path, user: User) -> dict[str, Any]:
-    """Delete everything about a person; what went, as a receipt. Raises Conflict for the last admin."""
+def remove_person(store: Store, versions: VersionFiles, jobs: Path, user: User, by: str) -> dict[str, Any]:
+    """Delete everything about a person; what went, as a receipt. Raises Conflict for the last admin.
+
+    by: the admin who does it, for the audit log; the person's own id needs no entry.
+    """
     live = [update.id for update in store.versions.live_updates(user.id)]
-    rows = store.people.remove(user.id)
-    for update_id in live:
+    with store.database.transaction():
+        rows = store.people.remove(user.id)
+        if by != user.id:
+            store.server.note(by, "removed", user.id)
+    store.database.checkpoint()  # so that the deleted text is not left in the write-ahead log
+    folders = _remove_files(versions, jobs, user, live)
+    return {"name": user.name, "id": user.id, "removed_at": now(), "rows": rows, "adapters": folders, "jobs": len(live)}
+
+
+def reset_person(store: Store, versions: VersionFiles, jobs: Path, user: User) -> dict[str, Any]:
+    """Forget all that was learned about a person; chats stay. What went, as a receipt."""
+    live = [update.id for update in store.versions.live_updates(user.id)]
+    with store.database.transaction():
+        acts = store.acts.retract_all(user.id)
+        store.versions.remove_all(user.id)
+    store.database.checkpoint()
+    folders = _remove_files(versions, jobs, user, live)
+    return {"reset_at": now(), "acts": acts, "adapters": folders, "jobs": len(live)}
+
+
+def _remove_files(versions: VersionFiles, jobs: Path, user: User, updates: Sequence[str]) -> int:
+    """Jobs and weights; how many versions' weights there were."""
+    for update_id in updates:
         end_stale(jobs / update_id)
         remove(jobs / update_id)
-    folders = versions.remove(user.id)
-    return {"name": user.name, "id": user.id, "removed_at": now(), "rows": rows, "adapters": folders, "jobs": len(live)}
+    return versions.remove(user.id)

@@ -103,7 +103,7 @@ def _open(config: Config, lock: DataLock) -> Mynah:
 
     mynah = Mynah.open(config, _say, lock=lock)
     try:
-        if made := mynah.accounts.first_admin():
+        if made := mynah.admins.first_admin():
             admin, password = made
             _say(f"Admin account: {admin.name}, password: {password} (shown only now)")
     except BaseException:

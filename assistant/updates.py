@@ -25,7 +25,8 @@ from assistant import schedule as rules
 from assistant.config import Config
 from assistant.engine import Engine
 from assistant.learning import Learning
-from assistant.schedule import Forecast, Labels, Machine
+from assistant.schedule import Forecast, Labels, Machine, Schedule
+from assistant.settings import Settings
 from assistant.trainer import POLL_SECONDS, Progress, Trainer
 from feedback.errors import Conflict, InvalidInput, NotFound, NotSaved, TooFewLabels
 from feedback.store import Store
@@ -49,9 +50,10 @@ class Updates:
         files: BaseFiles,
         config: Config,
         numbers: UpdateConfig | None = None,
+        settings: Settings | None = None,
     ) -> None:
-        self.schedule = config.schedule
-        self.numbers = numbers or UpdateConfig()
+        """numbers: of an update, where no settings are given that know them."""
+        self._settings = settings or Settings(store, config, numbers)
         self._store, self._learning, self._engine, self._versions = store, learning, engine, versions
         self._wake, self._stop = threading.Event(), threading.Event()
         self._trainer = Trainer(store, learning, engine, versions, files, config, self._stop)
@@ -59,7 +61,17 @@ class Updates:
         self._looked = 0.0
         self._known: set[str] = set()
         self._load = psutil.cpu_percent() / 100  # the first call has nothing to compare with and gives 0
-        self._pool_possible = self.schedule.mode == "idle"
+        self._pool_possible = True
+
+    @property
+    def schedule(self) -> Schedule:
+        """When updates start by themselves; an admin may change it at any time."""
+        return self._settings.schedule
+
+    @property
+    def numbers(self) -> UpdateConfig:
+        """The numbers of an update that is asked for now."""
+        return self._settings.numbers
 
     # ---- what people do -------------------------------------------------------------------------------------------
 
@@ -73,10 +85,10 @@ class Updates:
         """One of the person's updates. Raises NotFound."""
         return self._store.versions.update(user.id, update_id)
 
-    def cancel(self, user: User, update_id: str) -> Update:
+    def cancel(self, user: User, update_id: str, reason: str = "You cancelled it.") -> Update:
         """End an update; nothing of it is kept. Raises Conflict when it has ended already."""
         update = self.get(user, update_id)
-        if not self._store.versions.set_state(update_id, "cancelled", "You cancelled it."):
+        if not self._store.versions.set_state(update_id, "cancelled", reason):
             raise Conflict(f"Update {update_id} has ended already ({update.state}); there is nothing to cancel.")
         self._wake.set()  # the thread sees that the state is no longer live, ends the worker and removes the job
         return self.get(user, update_id)
@@ -160,12 +172,12 @@ class Updates:
         if due := rules.in_turn(self._due(), self._store.versions.last_finished()):
             with contextlib.suppress(Conflict, NotFound):  # they asked, or left, in this moment
                 self.request(self._store.people.get(due[0]), "automatic")
-        elif self._pool_possible:
+        elif self._pool_possible and self.schedule.mode == "idle":
             self._pool_possible = self._trainer.build_pool(self.numbers, lambda: bool(self._live()))
 
     def _forget_the_removed(self) -> None:
-        """Somebody whom another process removed must not live on in this one's memory."""
-        people = {user.id for user in self._store.people.all()}
+        """Somebody whom another process removed or disabled must not live on in this one's memory."""
+        people = {user.id for user in self._store.people.all() if not user.disabled}
         for user_id in self._known - people:
             self._engine.forget(user_id)
             self._learning.forget(user_id)

@@ -49,6 +49,32 @@ class ApiKey:
 
 
 @dataclass(frozen=True)
+class Invitation:
+    """A link that lets one person make an account. Its secret is known only to whoever was given the link."""
+
+    id: str
+    note: str
+    invited_by: str
+    created_at: str
+    expires_at: str
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """Something an admin did. admin: a user id, or words for who acts without an account; subject: a user id or "".
+
+    Names are not kept: they are looked up when the log is shown, so that a deleted person's name is nowhere.
+    """
+
+    number: int
+    at: str
+    admin: str
+    action: str
+    subject: str
+    details: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Conversation:
     """One thread of messages in the browser."""
 
@@ -180,3 +206,14 @@ class AdapterVersion:
     def name(self) -> str:
         """The name used everywhere outside: v1, v2, …"""
         return f"v{self.number}"
+
+
+@dataclass(frozen=True)
+class Example:
+    """What the base and a version wrote to the same prompt from the same seed."""
+
+    prompt: str
+    base_text: str
+    version_text: str
+    seed: int
+    created_at: str

@@ -1,12 +1,17 @@
-"""People and their versions, for admins. For anybody else these routes do not exist."""
+"""People, their versions, settings and the audit log, for admins. For anybody else these routes do not exist.
+
+All that changes something goes through `Administration` and `Joining`, which write it to the audit log.
+"""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
 from fastapi import APIRouter
 from fastapi.responses import Response
+from pydantic import StrictBool
 
 from assistant.api.deps import Admin, Served, Strict
 from assistant.api.versions import versions_view
@@ -25,6 +30,26 @@ class NewPerson(Strict):
     admin: bool = False
 
 
+class Change(Strict):
+    """What is to be different about an account."""
+
+    disabled: StrictBool | None = None
+    password: str | None = None
+
+
+class Note(Strict):
+    """Whom an invitation is for."""
+
+    note: str = ""
+
+
+class Value(Strict):
+    """A setting, as text or number."""
+
+    name: str
+    value: str | int | float
+
+
 @router.get("/users")
 def people(mynah: Served, admin: Admin) -> dict[str, Any]:
     """Everybody."""
@@ -34,13 +59,24 @@ def people(mynah: Served, admin: Admin) -> dict[str, Any]:
 @router.post("/users", status_code=201)
 def add(body: NewPerson, mynah: Served, admin: Admin) -> dict[str, Any]:
     """A new account."""
-    return _person(mynah, mynah.accounts.add(body.name, body.password, admin=body.admin))
+    return _person(mynah, mynah.admins.add(admin.id, body.name, body.password, admin=body.admin))
+
+
+@router.patch("/users/{name}")
+def change(name: str, body: Change, mynah: Served, admin: Admin) -> dict[str, Any]:
+    """Set a password, disable, or enable again."""
+    user = mynah.accounts.find(name)
+    if body.password is not None:
+        mynah.admins.set_password(admin.id, user, body.password)
+    if body.disabled is not None:
+        (mynah.admins.disable if body.disabled else mynah.admins.enable)(admin.id, user)
+    return _person(mynah, mynah.accounts.find(name))
 
 
 @router.delete("/users/{name}")
 def remove(name: str, mynah: Served, admin: Admin) -> dict[str, Any]:
     """Delete a person and all that is theirs."""
-    return mynah.remove_person(mynah.accounts.find(name))
+    return mynah.remove_person(mynah.accounts.find(name), admin.id)
 
 
 @router.get("/users/{name}/versions")
@@ -55,9 +91,43 @@ def export(name: str, version: str, mynah: Served, admin: Admin, format: str = "
     check_format(format)
     user = mynah.accounts.find(name)
     content = export_zip(mynah.versions, mynah.files, find_version(mynah.store, user, version))
+    mynah.admins.note(admin.id, "exported a version of", user, version=version, format=format)
     filename = quote(f"{user.name}-{version}-{format}.zip")
     headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{filename}"}
     return Response(content, media_type="application/zip", headers=headers)
+
+
+@router.post("/invitations", status_code=201)
+def invite(body: Note, mynah: Served, admin: Admin) -> dict[str, Any]:
+    """A link that lets one person make an account; `path` is shown this once."""
+    invitation, token = mynah.joining.invite(admin, body.note)
+    return {"id": invitation.id, "expires_at": invitation.expires_at, "path": f"/sign-up?invitation={token}"}
+
+
+@router.delete("/invitations/{invitation_id}")
+def withdraw(invitation_id: str, mynah: Served, admin: Admin) -> dict[str, Any]:
+    """Close an invitation that was not used."""
+    mynah.joining.withdraw(admin, invitation_id)
+    return {"id": invitation_id, "withdrawn": True}
+
+
+@router.get("/settings")
+def settings(mynah: Served, admin: Admin) -> dict[str, Any]:
+    """What can be changed while the server runs; `fixed` says why one cannot."""
+    return {"settings": [asdict(setting) for setting in mynah.settings.all()]}
+
+
+@router.put("/settings")
+def set_one(body: Value, mynah: Served, admin: Admin) -> dict[str, Any]:
+    """Change a setting, from now on."""
+    mynah.admins.set(admin.id, mynah.settings, body.name, str(body.value))
+    return settings(mynah, admin)
+
+
+@router.get("/audit")
+def audit(mynah: Served, admin: Admin, limit: int = 100, before: int | None = None) -> dict[str, Any]:
+    """What admins did, newest first; `before` the number of the oldest entry seen goes on from there."""
+    return {"entries": [asdict(entry) for entry in mynah.admins.log(max(1, min(limit, 1000)), before)]}
 
 
 def _person(mynah: Mynah, user: User) -> dict[str, Any]:
@@ -65,6 +135,7 @@ def _person(mynah: Mynah, user: User) -> dict[str, Any]:
     return {
         "name": user.name,
         "admin": user.admin,
+        "disabled": user.disabled,
         "labels": mynah.store.acts.label_count(user.id),
         "active_version": active.name if active else "base",
         "created_at": user.created_at,

@@ -104,6 +104,12 @@ def export(mynah: Served, user: Caller) -> Response:
     return Response(mynah.export_person(user), media_type="application/zip", headers=headers)
 
 
+@router.post("/v1/me/reset")
+def reset(mynah: Served, user: Caller) -> dict[str, Any]:
+    """Forget all that was learned about the caller; chats stay."""
+    return mynah.reset_person(user)
+
+
 @router.delete("/v1/me")
 def leave(mynah: Served, user: Caller) -> JSONResponse:
     """Delete the caller's account and everything that belongs to it."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from sqlite_utils import Migrations
 
 from feedback.migrations.m001_start import start
+from feedback.migrations.m003_administration import administration
 
 MIGRATIONS = Migrations("mynah")
 MIGRATIONS(name="m001_start")(start)
+MIGRATIONS(name="m003_administration")(administration)

@@ -15,6 +15,7 @@ from feedback.store.acts import Acts
 from feedback.store.chats import Chats
 from feedback.store.database import Database
 from feedback.store.people import People
+from feedback.store.server import Server
 from feedback.store.versions import Versions
 
 
@@ -28,6 +29,7 @@ class Store:
         self.chats = Chats(self.database)
         self.acts = Acts(self.database)
         self.versions = Versions(self.database)
+        self.server = Server(self.database)
 
     def counts(self) -> dict[str, int]:
         """How much there is of everything, for the metrics page."""

@@ -90,6 +90,16 @@ class Acts:
             self._retract(feedback_id)
         return event
 
+    def retract_all(self, user_id: str) -> int:
+        """Take all acts of a person back, corrections too, with every head made from them; how many acts that were."""
+        with self._db.transaction() as db:
+            live = db.execute(
+                "update feedback set retracted_at = ? where user_id = ? and retracted_at is null", [now(), user_id]
+            )
+            db.execute("delete from preferences where user_id = ?", [user_id])
+            db.execute("delete from heads where user_id = ?", [user_id])
+            return int(live.rowcount)
+
     def event(self, user_id: str, feedback_id: str) -> Feedback:
         """One of the person's acts. Raises NotFound."""
         row = self._db.row("select * from feedback where id = ? and user_id = ?", [feedback_id, user_id])

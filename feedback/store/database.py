@@ -86,8 +86,10 @@ class Database:
         return found[0] if found else None
 
     def checkpoint(self) -> None:
-        """Fold the write-ahead log into the file and empty it."""
+        """Fold the write-ahead log into the file and empty it; nothing happens within a transaction."""
         with self._lock:
+            if self._db.conn.in_transaction:
+                return
             self._db.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def copy_to(self, path: Path) -> None:

@@ -62,18 +62,25 @@ class People:
             db.execute("update users set password_hash = ? where id = ?", [password_hash, user_id])
             db.execute("delete from sessions where user_id = ? and token_hash is not ?", [user_id, keep_session])
 
+    def set_disabled(self, user_id: str, disabled: bool) -> None:
+        """Shut a person out, which ends their sessions and API keys for good, or let them in again.
+
+        Raises NotFound, and Conflict for the last admin.
+        """
+        with self._db.transaction() as db:
+            if disabled:
+                self._check_not_last(self.get(user_id), "disabled")
+                db.execute("delete from sessions where user_id = ?", [user_id])
+                db.execute("delete from api_keys where user_id = ?", [user_id])
+            db.execute("update users set disabled = ? where id = ?", [int(disabled), self.get(user_id).id])
+
     def remove(self, user_id: str) -> dict[str, int]:
         """Delete a person with every row that is theirs; returns how many rows went, by table.
 
         Raises Conflict for the last admin.
         """
         with self._db.transaction() as db:
-            user = self.get(user_id)
-            others = self._db.value(
-                "select count(*) from users where admin = 1 and disabled = 0 and id != ?", [user_id]
-            )
-            if user.admin and not others:
-                raise Conflict("The last admin cannot be deleted; make another admin first.")
+            self._check_not_last(self.get(user_id), "deleted")
             tables = [
                 "conversations", "replies", "feedback", "preferences", "heads", "updates", "versions", "api_keys",
                 "sessions",
@@ -89,6 +96,11 @@ class People:
             db.execute("delete from users where id = ?", [user_id])
         self._db.checkpoint()  # so that the deleted text is not left in the write-ahead log
         return gone
+
+    def _check_not_last(self, user: User, what: str) -> None:
+        others = self._db.value("select count(*) from users where admin = 1 and disabled = 0 and id != ?", [user.id])
+        if user.admin and not others:
+            raise Conflict(f"The last admin cannot be {what}; make another admin first.")
 
     # ---- sessions -------------------------------------------------------------------------------------------------
 

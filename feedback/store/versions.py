@@ -10,13 +10,13 @@ from typing import Any
 from feedback.errors import Conflict, NotFound
 from feedback.store.acts import count_up
 from feedback.store.database import Database, Row
-from feedback.types import LIVE_STATES, AdapterVersion, Update, UpdateState, VersionStatus, new_id, now
+from feedback.types import LIVE_STATES, AdapterVersion, Example, Update, UpdateState, VersionStatus, new_id, now
 
 _LIVE = ", ".join(f"'{state}'" for state in LIVE_STATES)
 
 
 class Versions:
-    """Tables updates, versions and active_versions."""
+    """Tables updates, versions, active_versions and examples."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -183,6 +183,35 @@ class Versions:
         """Set a version's status."""
         with self._db.transaction() as db:
             db.execute("update versions set status = ? where user_id = ? and number = ?", [status, user_id, number])
+
+    def remove_all(self, user_id: str) -> int:
+        """Delete a person's versions and updates, running ones too; how many versions. Numbers are not used again."""
+        with self._db.transaction() as db:
+            for table in ("active_versions", "updates"):
+                db.execute(f"delete from {table} where user_id = ?", [user_id])
+            return int(db.execute("delete from versions where user_id = ?", [user_id]).rowcount)
+
+    # ---- what versions write beside the base ------------------------------------------------------------------------
+
+    def add_example(self, user_id: str, number: int, example: Example) -> None:
+        """Keep what a version and the base wrote to a prompt; the first stays. Raises NotFound without the version."""
+        with self._db.transaction() as db:
+            self.version(user_id, number)
+            db.execute(
+                "insert or ignore into examples values (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    user_id, number, example.prompt, example.base_text, example.version_text, example.seed,
+                    example.created_at,
+                ],
+            )  # fmt: skip
+
+    def examples(self, user_id: str) -> dict[int, list[Example]]:
+        """What a person's versions wrote beside the base, by version number, oldest first."""
+        found: dict[int, list[Example]] = {}
+        for row in self._db.rows("select * from examples where user_id = ? order by created_at, rowid", [user_id]):
+            example = Example(row["prompt"], row["base_text"], row["version_text"], row["seed"], row["created_at"])
+            found.setdefault(row["number"], []).append(example)
+        return found
 
     def _activate(self, user_id: str, base_id: str, number: int | None, *, retire_as: VersionStatus) -> None:
         """Move the pointer. A version that makes way for a newer one is retired; for an older one, rolled back."""

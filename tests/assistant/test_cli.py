@@ -313,3 +313,25 @@ def test_a_lock_tells_who_holds_it(tmp_path: Path) -> None:
     lock.release()
     lock.release()
     assert holder(tmp_path) is None
+
+
+def test_what_the_command_line_does_is_in_the_audit_log(place: Place, here: Here, tmp_path: Path) -> None:
+    here.run("user", "add", "Root", "--admin", "--password-stdin", stdin=PASSWORD)
+    here.run("user", "add", "Ada", "--password-stdin", stdin=PASSWORD)
+    here.run("user", "passwd", "Ada", "--password-stdin", stdin="another long password")
+    here.run("key", "create", "Ada")
+    key = here.run("key", "list", "Ada")[0].split("\t")[0]
+    here.run("key", "revoke", key)
+    here.run("user", "disable", "Ada")
+    assert "Ada\tdisabled" in here.run("user", "list")[0]
+    assert "last admin" in here.refuses("user", "disable", "Root")
+    here.run("user", "enable", "Ada")
+    here.run("user", "remove", "Ada")
+    here.run("backup", str(tmp_path / "backup.zip"))
+    store = Store(place.data / "mynah.db")
+    told = [entry.action for entry in reversed(store.server.audit()) if entry.admin == "the command line"]
+    store.close()
+    assert told == [
+        "added", "added", "set the password of", "made an API key for", "revoked an API key", "disabled", "enabled",
+        "removed", "made a backup",
+    ]  # fmt: skip

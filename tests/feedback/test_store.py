@@ -20,7 +20,7 @@ from feedback.population import load_population
 from feedback.reward_head import fit
 from feedback.store import Store, database
 from feedback.store.acts import HELD_OUT_EVERY
-from feedback.types import AdapterVersion, User, now
+from feedback.types import AdapterVersion, Example, User, now
 from tests.feedback.helpers import BASE, add_person, make_reply
 
 ROOT = Path(__file__).parents[2]
@@ -382,6 +382,7 @@ def test_removal_leaves_no_row_and_no_text_behind(tmp_path: Path) -> None:
         store.people.add_key(user.id, f"hash-{user.name}", "my…")
         store.versions.queue(user.id, BASE, "asked", 1, None, (1, 1), {})
         store.versions.add(version(user, store.versions.next_number(user.id)), activate=True, update_state="promoted")
+        store.versions.add_example(user.id, 1, Example(secret, secret, secret, 1, now()))
     tables = [row["name"] for row in store.database.rows("select name from sqlite_master where type = 'table'")]
 
     def rows_of(user: User) -> dict[str, int]:
