@@ -6,8 +6,8 @@
     adapter          the person's active adapter
     adapter+rerank   the best of several replies of the adapter
 
-Pure functions: who writes and who keeps is in chat.py. Left out on purpose: a bandit that explores by itself; the
-record grows from the comparisons that people make anyway.
+Pure functions: who writes is in requests.py, who keeps in chat.py. Left out on purpose: a bandit that explores by
+itself; the record grows from the comparisons that people make anyway.
 """
 
 from __future__ import annotations
@@ -216,13 +216,17 @@ def rank_drafts(drafts: Sequence[Drafted], taste: Array, harm: Array, subject_fl
     off the subject) while there is a sound one; no repetitive one.
     """
 
-    def key(number: int) -> tuple[bool, bool, bool, float, int]:
-        draft = drafts[number]
-        flaws = find_flaws(draft.text, draft.ended, draft.subject, subject_floor)
+    def key(number: int) -> tuple[tuple[bool, bool, bool], float, int]:
         value = float(taste[number]) - HARM_WEIGHT * float(harm[number])
-        return bool(harm[number] >= HARMFUL), flaws.broken, flaws.repetitive, -value, number
+        return fitness(drafts[number], float(harm[number]), subject_floor), -value, number
 
     return sorted(range(len(drafts)), key=key)
+
+
+def fitness(draft: Drafted, harm: float, subject_floor: float) -> tuple[bool, bool, bool]:
+    """What stands above taste: harmful, broken, repetitive; the less, the fitter."""
+    flaws = find_flaws(draft.text, draft.ended, draft.subject, subject_floor)
+    return harm >= HARMFUL, flaws.broken, flaws.repetitive
 
 
 def choose(order: Sequence[int], drafts: Sequence[Drafted], count: int) -> list[int]:

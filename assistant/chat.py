@@ -1,56 +1,37 @@
-"""Chat: from a request to replies that are kept, and the conversations of the browser.
+"""Chat: requests, and the conversations of the browser with their branches.
 
     turn = chat.start(user, ChatRequest(messages))     # all that is wrong with a request is said here
     for choice, text in turn.pieces(): ...             # or turn.replies(), which waits
+    turn = chat.send(user, conversation_id, "Hello")   # the same within a conversation
 
-The version in use is read once a request, so a reply is never half old and half new, and a version that was promoted
-meanwhile is picked up by the next. Left out on purpose: HTTP (api/) and pixels (ui/); both only call this.
+Left out on purpose: who writes (requests.py), HTTP (api/) and pixels (ui/); the last two only call this.
 """
 
 from __future__ import annotations
 
-import secrets
+import builtins
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
-from jinja2 import TemplateError
-
-from adapters.decoding import Sampling
-from adapters.rendering import DEFAULT_SYSTEM, ChatMessage
-from assistant.arms import ADAPTED, RERANKED, check_arm, context_system, draft_count, rival, served_arm
-from assistant.engine import Ask, Engine
+from adapters.rendering import ChatMessage
+from assistant.asking import Asking
+from assistant.engine import Engine
 from assistant.learning import Learning
 from assistant.messages import check_messages, check_text
-from assistant.streaming import check_stops
-from assistant.turn import About, Judge, Keep, Part, Turn
-from feedback.errors import Conflict, InvalidInput, MynahError, NotFound
+from assistant.requests import ChatRequest, Requests
+from assistant.trash import Trash
+from assistant.turn import Keep, Turn
+from feedback.errors import Conflict, MynahError, NotFound
 from feedback.store import Store
-from feedback.types import AdapterVersion, ArmName, Conversation, Message, Reply, User
+from feedback.types import ArmName, Conversation, Found, Message, Reply, User
 
-MAX_CHOICES = 4
-MAX_TOKENS = 2048  # a reply
 MAX_TITLE, TITLE_CHARACTERS = 200, 48
 NEWEST = 200  # messages of a conversation that are looked at; far more than the context holds
+MAX_SEARCH = 200  # characters looked for
 
-
-@dataclass(frozen=True)
-class ChatRequest:
-    """What is asked for. version: the active one, a number, or None for the base; seed: None draws one."""
-
-    messages: object
-    arm: str = "auto"
-    version: int | Literal["active"] | None = "active"
-    n: int = 1
-    max_tokens: int | None = None
-    temperature: float = 0.8
-    top_p: float = 1.0
-    seed: int | None = None
-    stop: object = ()
-    learn: bool = True
-    conversation_id: str | None = None
+__all__ = ["Chat", "ChatRequest", "title_of"]
 
 
 class Chat:
@@ -58,127 +39,41 @@ class Chat:
 
     def __init__(self, store: Store, engine: Engine, learning: Learning, *, max_tokens: int = 256) -> None:
         """max_tokens: of a reply, when a request does not say."""
-        self._store, self._engine, self._learning = store, engine, learning
-        self._max_tokens = max_tokens
+        self._store = store
+        self._requests = Requests(store, engine, learning, max_tokens=max_tokens)
+        self.asking = Asking(store)
+        self.trash = Trash(store)
         self._under_way: dict[str, Turn] = {}  # by conversation
         self._guard = threading.Lock()
 
     # ---- requests -------------------------------------------------------------------------------------------------
 
     def start(self, user: User, request: ChatRequest) -> Turn:
-        """Begin to answer. Raises InvalidInput, NotFound (a version), Conflict and Busy."""
-        return self._start(user, request, self._store.chats.add_replies)
+        """Begin to answer outside any conversation. Raises InvalidInput, NotFound (a version), Conflict and Busy."""
+        return self._requests.start(user, request, lambda replies, asked: self._store.chats.add_replies(replies))
 
     def served(self, user: User) -> tuple[ArmName, int | None]:
         """The arm that `auto` serves now, and its version."""
-        version = self._store.versions.active(user.id, self._engine.base_id)
-        arm = self._served(user, version)
-        return arm, version.number if version and arm in ADAPTED else None
-
-    def _start(self, user: User, request: ChatRequest, keep: Keep) -> Turn:
-        messages = check_messages(request.messages)
-        wanted = check_arm(request.arm)
-        _check_numbers(request)
-        if request.conversation_id is not None:
-            self._store.chats.conversation(user.id, request.conversation_id)
-        seed = secrets.randbelow(2**31) if request.seed is None else request.seed
-        sampling = Sampling(request.temperature, request.top_p, request.max_tokens or self._max_tokens, seed)
-        version = self._version(user, request.version, wanted)
-        parts = []
-        try:
-            for place, (arm, count) in enumerate(self._arms(user, request, wanted, version)):
-                ask = Ask(
-                    self._told(user, messages) if arm == "context" else messages,
-                    version if arm in ADAPTED else None,
-                    self._copies(arm, count, request),
-                    replace(sampling, seed=(seed + place * 7919) % 2**63),
-                    check_stops(request.stop),
-                    user.id,
-                    arm not in RERANKED,
-                )
-                number = version.number if version and arm in ADAPTED else None
-                parts.append(Part(arm, number, count, self._engine.write(ask)))
-        except Exception as error:
-            for part in parts:
-                part.writing.stop()
-            if isinstance(error, TemplateError):
-                raise InvalidInput(f"The base model's chat template refuses these turns: {error}.") from error
-            raise
-        engine = self._engine
-        judge = Judge(self._learning.head(user.id), engine.population, engine.safety, engine.latents.subject_floor)
-        about = About(user, messages, engine.base_id, request.conversation_id, request.learn)
-        return Turn(about, parts, judge, keep, shuffle=seed)
-
-    def _version(
-        self, user: User, wanted: int | Literal["active"] | None, arm: ArmName | None
-    ) -> AdapterVersion | None:
-        """The adapter a request may use. Raises InvalidInput for a version and an arm that contradict each other."""
-        if wanted == "active":
-            active = self._store.versions.active(user.id, self._engine.base_id)
-            if active is None and arm in ADAPTED:
-                raise Conflict(f"The arm {arm} needs an active version, and you have none yet; update first.")
-            return active
-        if wanted is None:
-            if arm in ADAPTED:
-                raise InvalidInput(
-                    f"The model is the base, but the arm {arm} needs a version; leave one out.", param="arm"
-                )
-            return None
-        if arm is not None and arm not in ADAPTED:
-            raise InvalidInput(
-                f"The model names v{wanted}, but the arm {arm} uses no version; leave one out.", param="arm"
-            )
-        version = self._store.versions.version(user.id, wanted)
-        if version.status == "rejected":
-            raise Conflict(f"v{wanted} did not pass the gate and is never served.")
-        if version.base_id != self._engine.base_id:
-            raise Conflict(f"v{wanted} belongs to the base {version.base_id}; now serving {self._engine.base_id}.")
-        return version
-
-    def _arms(
-        self, user: User, request: ChatRequest, wanted: ArmName | None, version: AdapterVersion | None
-    ) -> list[tuple[ArmName, int]]:
-        """(arm, replies) that take part. With `auto`, choices to compare also come from the next arm down."""
-        if wanted is not None:
-            return [(wanted, request.n)]
-        if request.version is None:
-            return [("base", request.n)]
-        learned = self._learning.has_learned(user)
-        if request.version != "active":
-            return [("adapter+rerank" if learned else "adapter", request.n)]
-        served = self._served(user, version)
-        other = rival(served, learned, version is not None) if request.n > 1 else None
-        return [(served, request.n)] if other is None else [(served, request.n - 1), (other, 1)]
-
-    def _served(self, user: User, version: AdapterVersion | None) -> ArmName:
-        record = self._learning.record(user, version.number if version else None)
-        return served_arm(self._learning.has_learned(user), version is not None, record)
-
-    def _copies(self, arm: ArmName, count: int, request: ChatRequest) -> int:
-        if arm not in RERANKED:
-            return count
-        drafts = draft_count(self._engine.busy > 0, request.seed is not None, request.temperature == 0)
-        return max(drafts, count)
-
-    def _told(self, user: User, messages: Sequence[ChatMessage]) -> list[ChatMessage]:
-        """The conversation with what is known of the person's taste in its system prompt."""
-        system, rest = DEFAULT_SYSTEM, list(messages)
-        if rest[0]["role"] == "system":
-            system = rest.pop(0)["content"]
-        told = context_system(system, self._learning.profile(user), self._engine.token_count)
-        return [{"role": "system", "content": told}, *rest]
+        return self._requests.served(user)
 
     # ---- conversations --------------------------------------------------------------------------------------------
 
     def open(self, user: User, system: str = "", learn: bool = True) -> Conversation:
         """Begin a conversation; it gets its title from the first message."""
-        if system.strip():
-            check_messages([{"role": "system", "content": system}, {"role": "user", "content": "?"}])
+        _check_system(system)
         return self._store.chats.start(user.id, "", system=system, learn=learn)
 
-    def list(self, user: User) -> Sequence[Conversation]:
-        """The person's conversations, the newest activity first."""
-        return self._store.chats.conversations(user.id)
+    def conversation(self, user: User, conversation_id: str) -> Conversation:
+        """One of the person's conversations. Raises NotFound."""
+        return self._store.chats.conversation(user.id, conversation_id)
+
+    def list(self, user: User, *, archived: bool = False) -> Sequence[Conversation]:
+        """The person's conversations, or those in the archive, the newest activity first."""
+        return self._store.chats.conversations(user.id, archived=archived)
+
+    def search(self, user: User, typed: object) -> Sequence[Found]:
+        """The person's conversations in which something was said, the newest first."""
+        return self._store.search.find(user.id, check_text(typed, "The search", "q", limit=MAX_SEARCH))
 
     def rename(self, user: User, conversation_id: str, title: object) -> None:
         """Give a conversation another title."""
@@ -186,18 +81,57 @@ class Chat:
             user.id, conversation_id, check_text(title, "The title", "title", limit=MAX_TITLE).strip()
         )
 
+    def archive(self, user: User, conversation_id: str, archived: bool = True) -> None:
+        """Put a conversation out of sight, or back; nothing else changes."""
+        self._store.chats.archive(user.id, conversation_id, archived)
+
+    def set_system(self, user: User, conversation_id: str, system: str) -> None:
+        """How to answer in this conversation from now on."""
+        _check_system(system)
+        self._store.chats.set_system(user.id, conversation_id, system.strip())
+
+    def set_learn(self, user: User, conversation_id: str, learn: bool) -> None:
+        """Whether anything is learned from this conversation; see `Chats.set_learn`."""
+        self._store.chats.conversation(user.id, conversation_id)
+        with self._alone(conversation_id):
+            self._store.chats.set_learn(user.id, conversation_id, learn)
+
     def remove(self, user: User, conversation_id: str) -> None:
-        """Delete a conversation, ending what is being written in it."""
+        """Delete a conversation, ending what is being written in it; `trash` can bring it back for a while."""
+        self._end(user, conversation_id)
+        self.trash.put_away(user, conversation_id)
+
+    def discard(self, user: User, conversation_id: str) -> None:
+        """Delete a conversation for good and at once."""
+        self._end(user, conversation_id)
+        self._store.chats.remove(user.id, conversation_id)
+
+    def _end(self, user: User, conversation_id: str) -> None:
         self._store.chats.conversation(user.id, conversation_id)
         if (turn := self._under_way.get(conversation_id)) is not None:
             turn.stop()
             _settle(turn)
-        self._store.chats.remove(user.id, conversation_id)
 
     def history(self, user: User, conversation_id: str) -> Sequence[Message]:
-        """All turns that are finished, in order."""
+        """The turns that are shown and finished, in order."""
         self._store.chats.conversation(user.id, conversation_id)
         return self._store.chats.messages(conversation_id)
+
+    def versions(self, user: User, conversation_id: str) -> dict[str, Sequence[Message]]:
+        """Messages of the person that stand at the same place, oldest first, by the id of each of them."""
+        self._store.chats.conversation(user.id, conversation_id)
+        places: dict[str | None, builtins.list[Message]] = {}
+        for message in self._store.chats.every_message(conversation_id):
+            if message.role == "user":
+                places.setdefault(message.parent_id, []).append(message)
+        return {message.id: versions for versions in places.values() for message in versions}
+
+    def turn_to(self, user: User, conversation_id: str, message_id: str) -> None:
+        """Show the branch with a message, as it was left. Raises NotFound."""
+        self._store.chats.conversation(user.id, conversation_id)
+        if all(message.id != message_id for message in self._store.chats.messages(conversation_id)):
+            with self._alone(conversation_id):
+                self._store.chats.turn_to(conversation_id, message_id)
 
     def send(
         self,
@@ -209,22 +143,73 @@ class Chat:
         arm: str = "auto",
         seed: int | None = None,
         max_tokens: int | None = None,
+        ask: bool = False,
     ) -> Turn:
-        """Say something. The turn is in the history once it is finished, showing the first choice."""
+        """Say something. The turn is in the history once it is finished, showing the first choice.
+
+        ask: now and then, two replies may come instead of one, to be compared (asking.py).
+        """
         conversation = self._store.chats.conversation(user.id, conversation_id)
         said = check_text(text, "The message", "text")
 
-        def keep(replies: Sequence[Reply]) -> None:
+        def keep(replies: Sequence[Reply], asked: bool) -> None:
             with self._store.database.transaction():
                 self._store.chats.add_replies(replies)
                 self._store.chats.add_turn(conversation_id, said, replies[0])
+                self.asking.count(user, asked)
                 if not conversation.title:
                     self._store.chats.rename(user.id, conversation_id, title_of(said))
 
         with self._alone(conversation_id):
             prompt = _prompt(conversation, self._store.chats.messages(conversation_id), said)
-            request = ChatRequest(prompt, arm, n=n, max_tokens=max_tokens, seed=seed)
+            may_ask = ask and n == 1 and conversation.learn and self._may_ask(user)
+            request = ChatRequest(prompt, arm, n=n, max_tokens=max_tokens, seed=seed, ask=may_ask)
             return self._begin(user, conversation, request, keep)
+
+    def revise(
+        self,
+        user: User,
+        conversation_id: str,
+        message_id: str,
+        text: object,
+        *,
+        n: int = 1,
+        arm: str = "auto",
+        seed: int | None = None,
+        max_tokens: int | None = None,
+    ) -> Turn:
+        """Say something else in place of an earlier message; what followed that stays as a branch of its own."""
+        conversation = self._store.chats.conversation(user.id, conversation_id)
+        said = check_text(text, "The message", "text")
+
+        def keep(replies: Sequence[Reply], asked: bool) -> None:
+            with self._store.database.transaction():
+                self._store.chats.add_replies(replies)
+                self._store.chats.add_turn(conversation_id, said, replies[0], beside=earlier)
+                self.asking.count(user, asked)
+
+        with self._alone(conversation_id):
+            before, earlier = self._until(conversation_id, message_id)
+            request = ChatRequest(_prompt(conversation, before, said), arm, n=n, max_tokens=max_tokens, seed=seed)
+            return self._begin(user, conversation, request, keep)
+
+    def _until(self, conversation_id: str, message_id: str) -> tuple[Sequence[Message], Message]:
+        """What comes before a message of the person on its branch, and the message. Raises NotFound."""
+        known = {message.id: message for message in self._store.chats.every_message(conversation_id)}
+        message = known.get(message_id)
+        if message is None or message.role != "user":
+            raise NotFound(f"{message_id} is no message of yours in this conversation.", param="message_id")
+        before: builtins.list[Message] = []
+        above = message.parent_id
+        while above is not None:
+            before.insert(0, known[above])
+            above = known[above].parent_id
+        return before, message
+
+    def _may_ask(self, user: User) -> bool:
+        """Called within `_alone`."""
+        asking = (turn for turn in self._under_way.values() if turn.may_ask and not turn.kept)
+        return self.asking.due(user) and all(turn.about.user.id != user.id for turn in asking)
 
     def again(
         self,
@@ -239,7 +224,7 @@ class Chat:
         """Another reply to the last message, shown instead of the last one, which stays a candidate."""
         conversation = self._store.chats.conversation(user.id, conversation_id)
 
-        def keep(replies: Sequence[Reply]) -> None:
+        def keep(replies: Sequence[Reply], asked: bool) -> None:
             with self._store.database.transaction():
                 self._store.chats.add_replies(replies)
                 self._store.chats.show_instead(conversation_id, replies[0])
@@ -282,7 +267,7 @@ class Chat:
 
     def _begin(self, user: User, conversation: Conversation, request: ChatRequest, keep: Keep) -> Turn:
         request = replace(request, learn=conversation.learn, conversation_id=conversation.id)
-        turn = self._start(user, request, keep)
+        turn = self._requests.start(user, request, keep)
         self._under_way = {key: other for key, other in self._under_way.items() if not other.kept}
         self._under_way[conversation.id] = turn
         return turn
@@ -309,11 +294,6 @@ def _prompt(conversation: Conversation, messages: Sequence[Message], said: str) 
     return [*system, *turns, {"role": "user", "content": said}]
 
 
-def _check_numbers(request: ChatRequest) -> None:
-    """What Sampling does not check itself."""
-    if isinstance(request.n, bool) or not isinstance(request.n, int) or not 1 <= request.n <= MAX_CHOICES:
-        raise InvalidInput(f"n is {request.n}; it can be 1 to {MAX_CHOICES}.", param="n")
-    if request.max_tokens is not None and not 1 <= request.max_tokens <= MAX_TOKENS:
-        raise InvalidInput(f"max_tokens is {request.max_tokens}; it can be 1 to {MAX_TOKENS}.", param="max_tokens")
-    if request.seed is not None and not 0 <= request.seed < 2**63:
-        raise InvalidInput(f"seed is {request.seed}; it can be 0 to 2**63 - 1.", param="seed")
+def _check_system(system: str) -> None:
+    if system.strip():
+        check_messages([{"role": "system", "content": system}, {"role": "user", "content": "?"}])

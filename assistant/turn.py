@@ -2,7 +2,8 @@
 
 A turn has one part for every arm that takes part, mostly one. An arm that chooses among drafts has nothing to show
 before the choice; the others stream. When several arms take part nothing is shown before all are done, so that the
-timing does not tell which is which.
+timing does not tell which is which. A turn that may ask comes with two replies instead of one, when a comparison of
+them would teach the person's head something (feedback/pairing.py).
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adapters.rendering import ChatMessage
 from adapters.safety import SafetyTerm
-from assistant.arms import RERANKED, choose, rank_drafts
+from assistant.arms import RERANKED, choose, fitness, rank_drafts
 from assistant.writing import Draft, Writing
 from feedback.errors import MynahError
+from feedback.pairing import LEAST_BITS, most_telling
 from feedback.population import Population
 from feedback.reward_head import RewardHead
 from feedback.types import ArmName, Reply, User, new_id
 
-Keep = Callable[[Sequence[Reply]], None]  # stores finished replies
+Keep = Callable[[Sequence[Reply], bool], None]  # stores finished replies; the flag: they are to be compared
 
 PATIENCE = 0.5  # seconds between signs of life while nothing can be shown
 
@@ -41,11 +44,31 @@ class Judge:
 
     def best(self, drafts: Sequence[Draft], prompt: str, count: int) -> list[Draft]:
         """The best `count` of the drafts, best first. prompt: the person's last message."""
-        features = self.population.features([d.text for d in drafts], np.stack([d.latent for d in drafts]))
-        taste, _ = self.head.score(features)
-        harm = self.safety.harm([d.text for d in drafts], [prompt] * len(drafts))
-        order = rank_drafts(drafts, taste, harm, self.subject_floor)
+        taste, _ = self.head.score(self._features(drafts))
+        order = rank_drafts(drafts, taste, self._harm(drafts, prompt), self.subject_floor)
         return [drafts[place] for place in choose(order, drafts, count)]
+
+    def worth_asking(self, first: Draft, drafts: Sequence[Draft], prompt: str) -> Draft | None:
+        """The draft whose comparison with `first` would teach most, None when no answer would teach enough.
+
+        Only drafts that are no worse than `first` in what stands above taste come into question.
+        """
+        harm = self._harm(drafts, prompt)
+        fits = [fitness(d, float(harm[place]), self.subject_floor) for place, d in enumerate(drafts)]
+        mine = next(place for place, draft in enumerate(drafts) if draft is first)
+        others = [
+            place
+            for place, draft in enumerate(drafts)
+            if fits[place] <= fits[mine] and draft.text.strip() not in ("", first.text.strip())
+        ]
+        found = most_telling(self.head, self._features(drafts), mine, others) if first.text.strip() else None
+        return drafts[found[0]] if found and found[1] >= LEAST_BITS else None
+
+    def _features(self, drafts: Sequence[Draft]) -> NDArray[np.float64]:
+        return self.population.features([d.text for d in drafts], np.stack([d.latent for d in drafts]))
+
+    def _harm(self, drafts: Sequence[Draft], prompt: str) -> NDArray[np.float64]:
+        return self.safety.harm([d.text for d in drafts], [prompt] * len(drafts))
 
 
 @dataclass(frozen=True)
@@ -72,8 +95,13 @@ class About:
 class Turn:
     """Replies under way. Known at once: arm, version, reply_ids, dropped."""
 
-    def __init__(self, about: About, parts: Sequence[Part], judge: Judge, keep: Keep, shuffle: int) -> None:
-        """keep: stores the finished replies, once. shuffle: seed of the order in which choices are shown."""
+    def __init__(
+        self, about: About, parts: Sequence[Part], judge: Judge, keep: Keep, shuffle: int, ask: bool = False
+    ) -> None:
+        """keep: stores the finished replies, once. shuffle: seed of the order in which choices are shown.
+
+        ask: the turn has one part, and a second reply may come with the first.
+        """
         self.about, self.parts = about, parts
         self._judge, self._keep = judge, keep
         self.arm, self.version = parts[0].arm, parts[0].version
@@ -81,7 +109,10 @@ class Turn:
         self.reply_ids = [new_id("r") for _ in range(count)]
         self.dropped = max(part.writing.prompt.dropped for part in parts)
         self.streams = len(parts) == 1 and self.arm not in RERANKED
-        self._order = list(range(count)) if self.streams else np.random.default_rng(shuffle).permutation(count).tolist()
+        self.asked = False  # after `replies`: whether they are to be compared, because that would teach something
+        self.may_ask = ask
+        as_it_is = self.streams or ask
+        self._order = list(range(count)) if as_it_is else np.random.default_rng(shuffle).permutation(count).tolist()
         self._lock = threading.Lock()
         self._replies: list[Reply] | None = None
 
@@ -157,12 +188,25 @@ class Turn:
                     for part, result in zip(self.parts, results, strict=True)
                     for draft in self._chosen(part, result.drafts)
                 ]
+                if self.may_ask:
+                    made = self._compared(made, results[0].drafts)
+                    self.reply_ids = [*self.reply_ids, new_id("r")][: len(made)]
+                    self._order = list(range(len(made)))
                 replies = [
                     self._reply(name, *made[place]) for name, place in zip(self.reply_ids, self._order, strict=True)
                 ]
-                self._keep(replies)
+                self._keep(replies, self.asked)
                 self._replies = replies
             return self._replies
+
+    def _compared(self, made: list[tuple[Part, Draft]], drafts: Sequence[Draft]) -> list[tuple[Part, Draft]]:
+        """What was made, with the draft that it is worth comparing with, if one is."""
+        (part, first), *_ = made
+        if part.writing.stopped:  # nobody who wants it to end wants to be asked
+            return made
+        rival = self._judge.worth_asking(first, drafts, self.about.messages[-1]["content"])
+        self.asked = rival is not None
+        return [(part, first), (part, rival)] if rival is not None and len(made) == 1 else made
 
     def _chosen(self, part: Part, drafts: Sequence[Draft]) -> Sequence[Draft]:
         if part.arm not in RERANKED:

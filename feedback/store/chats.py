@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from feedback.errors import NotFound
 from feedback.store.database import Database, Row
+from feedback.store.found import Search, conversation_of
 from feedback.types import Conversation, Message, Reply, new_id, now
 
 
@@ -15,6 +16,7 @@ class Chats:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._search = Search(database)
 
     # ---- conversations --------------------------------------------------------------------------------------------
 
@@ -24,24 +26,35 @@ class Chats:
         conversation = Conversation(new_id("c"), user_id, title, system, learn, at, at)
         with self._db.transaction() as db:
             db.execute(
-                "insert into conversations values (?, ?, ?, ?, ?, ?, ?)",
+                "insert into conversations (id, user_id, title, system, learn, created_at, updated_at) "
+                "values (?, ?, ?, ?, ?, ?, ?)",
                 [conversation.id, user_id, title, system, int(learn), at, at],
             )
         return conversation
 
     def conversation(self, user_id: str, conversation_id: str) -> Conversation:
-        """One of the person's conversations. Raises NotFound, also for somebody else's."""
-        row = self._db.row("select * from conversations where id = ? and user_id = ?", [conversation_id, user_id])
+        """One of the person's conversations. Raises NotFound, also for a deleted one and for somebody else's."""
+        row = self._db.row(
+            "select * from conversations where id = ? and user_id = ? and deleted_at is null",
+            [conversation_id, user_id],
+        )
         if row is None:
             raise NotFound(f"There is no conversation {conversation_id}.")
-        return _conversation(row)
+        return conversation_of(row)
 
-    def conversations(self, user_id: str, limit: int = 200) -> list[Conversation]:
-        """A person's conversations, the newest activity first."""
+    def conversations(self, user_id: str, limit: int = 200, *, archived: bool = False) -> list[Conversation]:
+        """A person's conversations (or those put into the archive), the newest activity first."""
         rows = self._db.rows(
-            "select * from conversations where user_id = ? order by updated_at desc, id limit ?", [user_id, limit]
+            "select * from conversations where user_id = ? and archived = ? and deleted_at is null "
+            "order by updated_at desc, id limit ?",
+            [user_id, int(archived), limit],
         )
-        return [_conversation(row) for row in rows]
+        return [conversation_of(row) for row in rows]
+
+    def every_conversation(self, user_id: str) -> list[Conversation]:
+        """All that is held, archived ones and those that can still be brought back too, the newest activity first."""
+        rows = self._db.rows("select * from conversations where user_id = ? order by updated_at desc, id", [user_id])
+        return [conversation_of(row) for row in rows]
 
     def rename(self, user_id: str, conversation_id: str, title: str) -> None:
         """Give a conversation another title. Raises NotFound."""
@@ -49,40 +62,171 @@ class Chats:
             self.conversation(user_id, conversation_id)
             db.execute("update conversations set title = ? where id = ?", [title, conversation_id])
 
-    def remove(self, user_id: str, conversation_id: str) -> None:
-        """Delete a conversation and its messages. What was learned from its replies stays until the feedback goes."""
+    def archive(self, user_id: str, conversation_id: str, archived: bool) -> None:
+        """Put a conversation into the archive, or take it out. Raises NotFound."""
         with self._db.transaction() as db:
             self.conversation(user_id, conversation_id)
+            db.execute("update conversations set archived = ? where id = ?", [int(archived), conversation_id])
+
+    def set_system(self, user_id: str, conversation_id: str, system: str) -> None:
+        """Another system prompt, for what is written from now on. Raises NotFound."""
+        with self._db.transaction() as db:
+            self.conversation(user_id, conversation_id)
+            db.execute("update conversations set system = ? where id = ?", [system, conversation_id])
+
+    def set_learn(self, user_id: str, conversation_id: str, learn: bool) -> None:
+        """Whether anything is learned from what is written from now on; off also keeps out what was written before.
+
+        What was clicked before stays clicked. Raises NotFound.
+        """
+        with self._db.transaction() as db:
+            self.conversation(user_id, conversation_id)
+            db.execute("update conversations set learn = ? where id = ?", [int(learn), conversation_id])
+            if not learn:
+                db.execute("update replies set learn = 0 where conversation_id = ?", [conversation_id])
+
+    # ---- deleting, with a way back --------------------------------------------------------------------------------
+
+    def put_away(self, user_id: str, conversation_id: str) -> None:
+        """Delete a conversation so that it can be brought back until `purge`. Raises NotFound."""
+        with self._db.transaction() as db:
+            self.conversation(user_id, conversation_id)
+            db.execute("update conversations set deleted_at = ? where id = ?", [now(), conversation_id])
+
+    def bring_back(self, user_id: str, conversation_id: str) -> None:
+        """Undo `put_away`. Raises NotFound when it is really gone."""
+        with self._db.transaction() as db:
+            back = db.execute(
+                "update conversations set deleted_at = null where id = ? and user_id = ? and deleted_at is not null",
+                [conversation_id, user_id],
+            )
+            if not back.rowcount:
+                raise NotFound(f"There is no deleted conversation {conversation_id} to bring back: it is gone.")
+
+    def put_away_since(self, user_id: str, moment: str) -> list[Conversation]:
+        """What a person deleted after a moment and can still bring back, the newest first."""
+        rows = self._db.rows(
+            "select * from conversations where user_id = ? and deleted_at > ? order by deleted_at desc",
+            [user_id, moment],
+        )
+        return [conversation_of(row) for row in rows]
+
+    def oldest_put_away(self) -> str | None:
+        """When the first of all that waits for `purge` was deleted, None when nothing waits."""
+        found = self._db.value("select min(deleted_at) from conversations where deleted_at is not null")
+        return None if found is None else str(found)
+
+    def purge(self, moment: str) -> int:
+        """Really delete everybody's conversations that were put away up to a moment; how many those were."""
+        with self._db.transaction():
+            rows = self._db.rows("select id, user_id from conversations where deleted_at <= ?", [moment])
+            for row in rows:
+                self._erase(row["id"])
+            if rows:
+                self._search.shrink()
+        if rows:
+            self._db.checkpoint()  # so that the deleted text is not left in the write-ahead log
+        return len(rows)
+
+    def remove(self, user_id: str, conversation_id: str) -> None:
+        """Delete a conversation for good. Raises NotFound.
+
+        Its replies go with it, except those about which the person has said something: what was learned from them
+        stays until the feedback goes.
+        """
+        with self._db.transaction():
+            self.conversation(user_id, conversation_id)
+            self._erase(conversation_id)
+
+    def _erase(self, conversation_id: str) -> None:
+        with self._db.transaction() as db:
+            db.execute(
+                "delete from replies where conversation_id = ? and id not in (select reply_id from feedback_replies "
+                "join feedback on feedback.id = feedback_id where retracted_at is null)",
+                [conversation_id],
+            )
             db.execute("delete from conversations where id = ?", [conversation_id])
 
-    def messages(self, conversation_id: str) -> list[Message]:
-        """All turns, in order."""
-        rows = self._db.rows("select * from messages where conversation_id = ? order by position", [conversation_id])
-        return [
-            Message(r["id"], r["conversation_id"], r["position"], r["role"], r["content"], r["reply_id"]) for r in rows
-        ]
+    # ---- messages -------------------------------------------------------------------------------------------------
 
-    def add_turn(self, conversation_id: str, question: str, reply: Reply) -> None:
-        """Append a person's message and the reply shown for it."""
+    def messages(self, conversation_id: str) -> list[Message]:
+        """The turns that are shown, in order: the branch that ends with the conversation's last message."""
+        rows = self._db.rows(
+            "with recursive shown as ("
+            "select * from messages where id = (select leaf_id from conversations where id = ?) "
+            "union all select messages.* from messages join shown on messages.id = shown.parent_id) "
+            "select * from shown order by position",
+            [conversation_id],
+        )
+        return [_message(row) for row in rows]
+
+    def every_message(self, conversation_id: str) -> list[Message]:
+        """The turns of all branches, in the order they were written."""
+        rows = self._db.rows("select * from messages where conversation_id = ? order by seq", [conversation_id])
+        return [_message(row) for row in rows]
+
+    def add_turn(self, conversation_id: str, question: str, reply: Reply, *, beside: Message | None = None) -> None:
+        """Append a person's message and the reply shown for it.
+
+        beside: an earlier message; the new one takes its place, and what followed it stays as another branch.
+        """
         with self._db.transaction() as db:
-            place = int(
-                self._db.value(
-                    "select coalesce(max(position) + 1, 0) from messages where conversation_id = ?", [conversation_id]
-                )
+            last = self.messages(conversation_id)[-1:] if beside is None else []
+            parent = beside.parent_id if beside else (last[0].id if last else None)
+            place = beside.position if beside else (last[0].position + 1 if last else 0)
+            asked = self._add(conversation_id, reply.user_id, parent, place, "user", question, None)
+            shown = self._add(conversation_id, reply.user_id, asked, place + 1, "assistant", reply.text, reply.id)
+            db.execute(
+                "update conversations set updated_at = ?, leaf_id = ? where id = ?", [now(), shown, conversation_id]
             )
-            insert = "insert into messages values (?, ?, ?, ?, ?, ?)"
-            db.execute(insert, [new_id("m"), conversation_id, place, "user", question, None])
-            db.execute(insert, [new_id("m"), conversation_id, place + 1, "assistant", reply.text, reply.id])
-            db.execute("update conversations set updated_at = ? where id = ?", [now(), conversation_id])
+
+    def turn_to(self, conversation_id: str, message_id: str) -> None:
+        """Show the branch with this message, as it was left last. Raises NotFound when it is not in there."""
+        with self._db.transaction() as db:
+            leaf = self._db.value(
+                "with recursive below as (select * from messages where id = ? and conversation_id = ? "
+                "union all select messages.* from messages join below on messages.parent_id = below.id) "
+                "select id from below order by seq desc limit 1",
+                [message_id, conversation_id],
+            )
+            if leaf is None:
+                raise NotFound(f"There is no message {message_id} in this conversation.")
+            db.execute("update conversations set leaf_id = ? where id = ?", [leaf, conversation_id])
 
     def show_instead(self, conversation_id: str, reply: Reply) -> None:
         """Let the conversation's last assistant turn show another reply (a regenerated or preferred one)."""
         with self._db.transaction() as db:
-            db.execute(
-                "update messages set content = ?, reply_id = ? where conversation_id = ? and role = 'assistant' and "
-                "position = (select max(position) from messages where conversation_id = ?)",
-                [reply.text, reply.id, conversation_id, conversation_id],
+            row = self._db.row(
+                "select seq from messages where role = 'assistant' and "
+                "id = (select leaf_id from conversations where id = ?)",
+                [conversation_id],
             )
+            if row is not None:
+                db.execute(
+                    "update messages set content = ?, reply_id = ? where seq = ?", [reply.text, reply.id, row["seq"]]
+                )
+                self._search.put(reply.user_id, row["seq"], reply.text)
+
+    def _add(
+        self,
+        conversation_id: str,
+        user_id: str,
+        parent: str | None,
+        place: int,
+        role: str,
+        content: str,
+        reply_id: str | None,
+    ) -> str:
+        name = new_id("m")
+        with self._db.transaction() as db:
+            db.execute(
+                "insert into messages (id, conversation_id, parent_id, position, role, content, reply_id) "
+                "values (?, ?, ?, ?, ?, ?, ?)",
+                [name, conversation_id, parent, place, role, content, reply_id],
+            )
+            seq = int(self._db.value("select seq from messages where id = ?", [name]))
+            self._search.put(user_id, seq, content)
+        return name
 
     # ---- replies --------------------------------------------------------------------------------------------------
 
@@ -138,9 +282,15 @@ class Chats:
         return [json.loads(row["prompt"]) for row in rows]
 
 
-def _conversation(row: Row) -> Conversation:
-    return Conversation(
-        row["id"], row["user_id"], row["title"], row["system"], bool(row["learn"]), row["created_at"], row["updated_at"]
+def _message(row: Row) -> Message:
+    return Message(
+        row["id"],
+        row["conversation_id"],
+        row["position"],
+        row["role"],
+        row["content"],
+        row["reply_id"],
+        row["parent_id"],
     )
 
 

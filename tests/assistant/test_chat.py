@@ -369,6 +369,14 @@ def test_conversations_of_others_do_not_exist(service: Service) -> None:
         lambda: chat.candidates(bob, conversation.id),
         lambda: chat.rename(bob, conversation.id, "Mine"),
         lambda: chat.remove(bob, conversation.id),
+        lambda: chat.discard(bob, conversation.id),
+        lambda: chat.archive(bob, conversation.id),
+        lambda: chat.set_system(bob, conversation.id, "Be rude."),
+        lambda: chat.set_learn(bob, conversation.id, False),
+        lambda: chat.versions(bob, conversation.id),
+        lambda: chat.revise(bob, conversation.id, "m_1", "Hello"),
+        lambda: chat.turn_to(bob, conversation.id, "m_1"),
+        lambda: chat.trash.bring_back(bob, conversation.id),
         lambda: start(service, bob, conversation_id=conversation.id),
     ):
         with pytest.raises(NotFound):
@@ -387,7 +395,12 @@ def test_renaming_and_removing(service: Service) -> None:
     chat.remove(ada, conversation.id)  # while it is being written
     assert turn.done
     assert chat.list(ada) == []
-    assert service.store.chats.replies(ada.id, turn.reply_ids)[0].conversation_id is None
+    with pytest.raises(NotFound):
+        chat.history(ada, conversation.id)
+    chat.trash.bring_back(ada, conversation.id)
+    assert [m.role for m in chat.history(ada, conversation.id)] == ["user", "assistant"]
+    chat.discard(ada, conversation.id)
+    assert service.store.chats.all_replies(ada.id) == []
 
 
 def test_a_conversation_kept_out_of_learning_stays_so(service: Service) -> None:
