@@ -78,6 +78,7 @@ class Mynah:
                 progress(f"{strangers} adapter versions belong to other base models: they are kept, unused.")
             mynah = cls(config, mine, store, files, numbers)
             mynah.engine.start()
+            mynah.chat.trash.start()
             if run_updates:
                 mynah.updates.start()
             return mynah
@@ -91,6 +92,7 @@ class Mynah:
     def close(self) -> None:
         """Pause the running update, end all replies under way, close the database, let go of the folder."""
         self.updates.close()
+        self.chat.trash.close()
         self.engine.close()
         self.store.close()
         self.lock.release()
@@ -128,12 +130,16 @@ class Mynah:
         return out.getvalue()
 
     def _records(self, user: User) -> dict[str, Any]:
-        conversations = self.store.chats.conversations(user.id, limit=1_000_000)
         return {
-            "person": {**asdict(user), "exported_at": now(), "keys": [asdict(key) for key in self.accounts.keys(user)]},
+            "person": {
+                **asdict(user),
+                "exported_at": now(),
+                "keys": [asdict(key) for key in self.accounts.keys(user)],
+                "settings": self.store.people.settings(user.id),
+            },
             "conversations": [
-                {**asdict(conversation), "messages": [asdict(m) for m in self.store.chats.messages(conversation.id)]}
-                for conversation in conversations
+                {**asdict(talk), "messages": [asdict(m) for m in self.store.chats.every_message(talk.id)]}
+                for talk in self.store.chats.every_conversation(user.id)
             ],
             "replies": [_reply(reply) for reply in self.store.chats.all_replies(user.id)],
             "feedback": [asdict(event) for event in self.store.acts.events(user.id)],

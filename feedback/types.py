@@ -85,11 +85,17 @@ class Conversation:
     learn: bool
     created_at: str
     updated_at: str
+    archived: bool = False
+    deleted_at: str | None = None  # until it is really gone, it can be brought back
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation; an assistant's turn points to the reply it shows."""
+    """One turn of a conversation; an assistant's turn points to the reply it shows.
+
+    parent_id: the message it follows. Messages of a person with the same parent are versions of one question, each with
+    a branch of its own; position counts from the start of the branch.
+    """
 
     id: str
     conversation_id: str
@@ -97,6 +103,16 @@ class Message:
     role: Literal["user", "assistant"]
     content: str
     reply_id: str | None
+    parent_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """A conversation in which something was found. message_id: the newest message that has it, "" for the title."""
+
+    conversation: Conversation
+    message_id: str
+    text: str
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from feedback.store.acts import Acts
 from feedback.store.chats import Chats
 from feedback.store.database import Database
+from feedback.store.found import Search
 from feedback.store.people import People
 from feedback.store.server import Server
 from feedback.store.versions import Versions
@@ -27,6 +28,7 @@ class Store:
         self.database = Database(path)
         self.people = People(self.database)
         self.chats = Chats(self.database)
+        self.search = Search(self.database)
         self.acts = Acts(self.database)
         self.versions = Versions(self.database)
         self.server = Server(self.database)

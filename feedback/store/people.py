@@ -1,4 +1,4 @@
-"""Accounts: users, browser sessions, API keys. Secrets arrive here already hashed."""
+"""Accounts: users, their settings, browser sessions, API keys. Secrets arrive here already hashed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import sqlite3
 
 from feedback.errors import Conflict, NotFound
 from feedback.store.database import Database, Row
+from feedback.store.found import Search
 from feedback.types import ApiKey, User, new_id, now
 
 
 class People:
-    """Tables users, sessions and api_keys."""
+    """Tables users, user_settings, sessions and api_keys."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -94,6 +95,7 @@ class People:
                 )
             )
             db.execute("delete from users where id = ?", [user_id])
+            Search(self._db).shrink()
         self._db.checkpoint()  # so that the deleted text is not left in the write-ahead log
         return gone
 
@@ -101,6 +103,23 @@ class People:
         others = self._db.value("select count(*) from users where admin = 1 and disabled = 0 and id != ?", [user.id])
         if user.admin and not others:
             raise Conflict(f"The last admin cannot be {what}; make another admin first.")
+
+    # ---- settings -------------------------------------------------------------------------------------------------
+
+    def setting(self, user_id: str, name: str) -> str | None:
+        """What a person has set, None when they never did."""
+        found = self._db.value("select value from user_settings where user_id = ? and name = ?", [user_id, name])
+        return None if found is None else str(found)
+
+    def settings(self, user_id: str) -> dict[str, str]:
+        """All that a person has set."""
+        rows = self._db.rows("select name, value from user_settings where user_id = ? order by name", [user_id])
+        return {row["name"]: row["value"] for row in rows}
+
+    def set(self, user_id: str, name: str, value: str) -> None:
+        """Keep a setting."""
+        with self._db.transaction() as db:
+            db.execute("insert or replace into user_settings values (?, ?, ?)", [user_id, name, value])
 
     # ---- sessions -------------------------------------------------------------------------------------------------
 

@@ -380,6 +380,7 @@ def test_removal_leaves_no_row_and_no_text_behind(tmp_path: Path) -> None:
         store.acts.save_head(user.id, BASE, "p", fit([], POPULATION.prior))
         store.people.add_session(f"token-{user.name}", user.id, "2999-01-01T00:00:00Z")
         store.people.add_key(user.id, f"hash-{user.name}", "my…")
+        store.people.set(user.id, "asks", "off")
         store.versions.queue(user.id, BASE, "asked", 1, None, (1, 1), {})
         store.versions.add(version(user, store.versions.next_number(user.id)), activate=True, update_state="promoted")
         store.versions.add_example(user.id, 1, Example(secret, secret, secret, 1, now()))
@@ -458,9 +459,12 @@ def test_a_conversation_keeps_its_turns_in_order(store: Store) -> None:
     assert store.chats.conversation(user.id, talk.id).title == "Renamed"
     newer = store.chats.start(user.id, "Second")
     assert [c.id for c in store.chats.conversations(user.id)] == [newer.id, talk.id]
+    liked = thumb_preference(replies[0], 1, POPULATION)
+    store.acts.add(user.id, "thumb", {"reply_id": replies[0].id, "thumb": 1}, [replies[0].id], BASE, liked)
     store.chats.remove(user.id, talk.id)
     assert store.chats.messages(talk.id) == []
-    assert [r.conversation_id for r in store.chats.replies(user.id, [r.id for r in replies])] == [None] * 3
+    (kept,) = store.chats.all_replies(user.id)  # it taught something; the others went with the conversation
+    assert (kept.id, kept.conversation_id) == (replies[0].id, None)
 
 
 def test_own_prompts_are_what_may_be_learned_from(store: Store) -> None:
