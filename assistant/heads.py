@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from feedback.errors import NotSaved
 from feedback.labels import act_of
 from feedback.population import Population
-from feedback.reward_head import Act, RewardHead, fit
+from feedback.reward_head import Act, Array, RewardHead, fit, pulls
 from feedback.store import Store
 
 log = logging.getLogger("mynah.heads")
@@ -61,6 +61,12 @@ class Heads:
         with self.lock(user_id):
             self.head(user_id)
             return [act for act, _ in self._person(user_id).acts.values()]
+
+    def pulls(self, user_id: str) -> tuple[list[str], Array]:
+        """Feedback ids of the live acts, and how far each pulls each weight, (N, D)."""
+        with self.lock(user_id):
+            head, acts = self.head(user_id), dict(self._person(user_id).acts)
+        return list(acts), pulls(head, [act for act, _ in acts.values()], self._population.prior)
 
     def split(self, user_id: str) -> tuple[RewardHead, RewardHead]:
         """Heads for an update: one without the held-out acts, one of nothing but the prior and those."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from adapters.rendering import ChatMessage
 from assistant.arms import Record, record_of_acts
 from assistant.engine import Draft, Engine
+from assistant.evidence import Click, clicks_behind
 from assistant.heads import Heads
 from assistant.imports import Brought, check_brought
 from assistant.messages import check_text
@@ -211,6 +212,10 @@ class Learning:
             }
         corrected = {name for name, payload in set_by_hand.items() if payload["weight"] is not None}
         return profile_of(head, acts, corrected)
+
+    def behind(self, user: User) -> dict[str, list[Click]]:
+        """The clicks behind each trait, what moved it most first."""
+        return clicks_behind(self._store, user, *self._heads.pulls(user.id))
 
     def record(self, user: User, version: int | None = None) -> Record:
         """How the arms have done by this person's feedback.

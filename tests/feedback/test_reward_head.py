@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback.population import load_population
-from feedback.reward_head import Act, Array, Prior, RewardHead, _Evidence, fit, prior_head
+from feedback.reward_head import Act, Array, Prior, RewardHead, _Evidence, fit, prior_head, pulls
 from tests.feedback.helpers import pair, ranking, reply_row
 
 WIDTH = 6
@@ -204,6 +204,19 @@ def test_preference_probability_is_sensible() -> None:
     assert head.prefer(good, bad)[0] > 0.8
     assert head.prefer(good, bad)[0] + head.prefer(bad, good)[0] == pytest.approx(1.0)
     assert head.prefer(good, good)[0] == 0.5
+
+
+def test_an_acts_pull_is_about_what_goes_when_it_is_taken_back() -> None:
+    """The first order against exactly leaving an act out; widths are held, so that nothing else makes a difference."""
+    acts = some_acts(24, seed=4, kinds=3)
+    head = fit(acts, PLAIN)
+    pulled = pulls(head, acts, PLAIN)
+    gone = np.stack([head.mean - fit(acts[:place] + acts[place + 1 :], PLAIN).mean for place in range(len(acts))])
+    assert pulled.shape == (24, WIDTH)
+    assert np.corrcoef(pulled.ravel(), gone.ravel())[0, 1] > 0.95
+    strong = np.abs(gone) > 0.1
+    assert strong.any() and (np.sign(pulled[strong]) == np.sign(gone[strong])).all()
+    assert pulls(head, [], PLAIN).shape == (0, WIDTH)
 
 
 def test_kept_bytes_come_back() -> None:
