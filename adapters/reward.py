@@ -25,6 +25,8 @@ from feedback.population import Population
 from feedback.reward_head import RewardHead
 from feedback.traits import Reading
 
+READ_EVERY = 4  # tokens between two readings of a growing reply
+
 
 @dataclass(frozen=True)
 class RewardConfig:
@@ -134,6 +136,31 @@ class RewardModel:
             - c.missing_end * missing_ends * cut
             - c.harm * read.harm
         )
+
+    def credit(self, group: Group, prompt: str, discount: float) -> Array:
+        """What every token of base replies to one prompt earned, (R, T), 0 beyond a reply's end.
+
+        The reward reads each reply as it stood after every READ_EVERY tokens; a token earns the change it made (its
+        share of the change between two readings), less what the replies to this prompt earn on average at that place,
+        and `discount` of what the next one earns. This is generalised advantage estimation (Schulman 2016; `discount`
+        is its lambda) with the reward of the unfinished reply as the value: a word in a list of good words pays at the
+        word, not at the end.
+        """
+        baseline = self.baseline(self.read(group, prompt))
+        lengths = np.array([len(reply) for reply in group.replies])
+        longest = int(lengths.max())
+        limits = [*range(READ_EVERY, longest, READ_EVERY), longest]
+        read = np.stack([self.score(self.read(cut(group, limit), prompt), baseline) for limit in limits])
+        tokens = np.arange(1, longest + 1)
+        values = np.stack([np.interp(tokens, [0, *limits], [read[0].mean(), *column]) for column in read.T])
+        changes = np.diff(values, axis=1, prepend=read[0].mean())
+        changes -= changes.mean(0)
+        earned, following = np.zeros_like(changes), np.zeros(len(changes))
+        for token in range(changes.shape[1] - 1, -1, -1):
+            following = changes[:, token] + discount * following
+            earned[:, token] = following
+        earned[np.arange(changes.shape[1])[None] >= lengths[:, None]] = 0.0
+        return earned
 
 
 def ended_share(groups: Iterable[Group], limit: int) -> float:

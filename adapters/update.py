@@ -1,7 +1,7 @@
 """The four stages of one update: pool, warm start, PPO, gate.
 
     pool         base replies to shipped prompts (made once a base) and to the person's own
-    warm_start   the adapter is fitted to them: best against worst of each prompt by the person's head
+    warm_start   the adapter is fitted to them: a few long steps, as far as the KL budget goes
     ppo          fresh replies, as long as they add something that can be measured
     gate         the judge's verdict, and the candidate as a version folder
 
@@ -38,14 +38,16 @@ from adapters.rollout import roll_out
 from adapters.safety import Part, SafetyTerm
 from adapters.value_head import ValueHead
 from adapters.versions import fill, verify
-from adapters.warm_start import best_and_worst, warm_start
+from adapters.warm_start import Rated, scale_b, warm_start
 from feedback.errors import CorruptFile, InvalidInput
 from feedback.population import load_population
 from feedback.reward_head import RewardHead
 
 ADAPTER = "candidate"
 KL_SHARE = 0.9  # of the gate's budget: a candidate beyond it is drawn back towards the base before it is judged
-SHRINKS = 3
+SCALINGS = 3  # at most, after a stage
+LEAST_SHARE = 0.75  # of the budget: the first step is lengthened if it falls shorter
+KL_PROMPTS = 16  # gate prompts to estimate a KL on before anything is written
 NOISE = 1.0  # standard errors by which the scores must rise for PPO to go on
 
 
@@ -102,27 +104,38 @@ class Update:
         self.run.tell("pool", 1.0)
 
     def warm_start(self) -> None:
-        """Learn from base replies: best against worst of each prompt, by the person's head."""
+        """Learn from base replies: a few long steps towards what the person's head likes about them.
+
+        The steps are taken from the base; a parent's weights take its place.
+        """
         if self._resume("warm_start"):
             return
         self.run.tell("warm_start", 0.0)
-        self._begin()
-        entries = [*self.entries, *self.own]
-        reads = [self.reward.read(entry.group, entry.text) for entry in entries]
-        scores = [self.reward.score(read, self.reward.baseline(read)) for read in reads]
-        pairs = best_and_worst(
-            [e.group for e in entries], [e.ref_logprobs for e in entries], scores, self.config.warm_start.margin
-        )
+        if self.config.start == "parent" and self.job.parent is not None:
+            verify(self.job.parent)
+            self.policy.load_adapter(ADAPTER, self.job.parent)
+        else:
+            self.policy.new_adapter(ADAPTER)
+            self._first_step()
+        least = LEAST_SHARE if self.config.start == "fresh" else 0.0
+        self._finish("warm_start", max(1, self.config.gate.measured.replies // 2), least)
+
+    def _first_step(self) -> None:
+        config, entries, rated = self.config.warm_start, [*self.entries, *self.own], list[Rated]()
+        for number, entry in enumerate(entries):
+            credit = torch.from_numpy(self.reward.credit(entry.group, entry.text, config.discount))
+            rated.append(Rated(entry.group, entry.ref_logprobs, credit))
+            self.run.tell("warm_start", 0.1 * (number + 1) / len(entries))
         warm_start(
             self.policy,
             ADAPTER,
-            pairs,
+            rated,
             self.config.pool.temperature,
-            self.config.warm_start,
+            config,
             self.job.seed,
-            lambda done, steps, metrics: self.run.tell("warm_start", 0.7 * done / steps, done, metrics),
+            lambda done, total, metrics: self.run.tell("warm_start", 0.1 + 0.7 * done / total, done, metrics),
         )
-        self._finish("warm_start", max(1, self.config.gate.measured.replies // 2))
+        self._reach_budget()
 
     def ppo(self) -> None:
         """Go on-policy with fresh replies, as long as it adds something."""
@@ -184,14 +197,6 @@ class Update:
 
     # ---- steps the stages share -----------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
-        """A fresh adapter, or the parent's weights."""
-        if self.config.start == "parent" and self.job.parent is not None:
-            verify(self.job.parent)
-            self.policy.load_adapter(ADAPTER, self.job.parent)
-        else:
-            self.policy.new_adapter(ADAPTER)
-
     def _resume(self, stage: Stage) -> bool:
         """Whether a stage was finished before; its adapter is loaded then."""
         folder = self.run.checkpoint / stage
@@ -203,10 +208,13 @@ class Update:
         self.policy.load_adapter(ADAPTER, folder)
         return True
 
-    def _finish(self, stage: Stage, replies: int) -> None:
-        """Draw the candidate back if it went too far, report its win rate so far, and mark the stage as finished."""
+    def _finish(self, stage: Stage, replies: int, least: float = 0.0) -> None:
+        """Scale the candidate to the KL budget, report its win rate so far, and mark the stage as finished.
+
+        least: share of the budget below which it is lengthened; what goes beyond the budget is always drawn back.
+        """
         if has_finite_weights(self.policy, ADAPTER):
-            sample = self._within_budget(replies)
+            sample = self._draw(replies, least=least)
             self.sample = sample if stage == "ppo" else None
             pair = Comparison(self.judge, self.base.prompts, sample.groups)
             metrics = {
@@ -219,22 +227,41 @@ class Update:
         with whole_folder(self.run.checkpoint / stage) as draft:
             fill(draft, self.policy.adapter_state(ADAPTER), self.policy.lora_config(), {})
 
-    def _within_budget(self, replies: int) -> Sample:
-        """The candidate's replies to the gate prompts; B is scaled down until their KL is within the budget.
+    def _reach_budget(self) -> None:
+        """Scale what the first step added until base replies to the gate's prompts say that the KL is the budget's.
 
-        What an adapter adds is linear in B, and the KL grows with its square.
+        The estimate is the mean of log p(base) - log p(candidate) over replies that the base wrote: the divergence the
+        other way round, near enough to begin with and much cheaper than new replies.
         """
-        for tries in range(SHRINKS + 1):
+        entries = self.base.prompts[:KL_PROMPTS]
+        groups = [entry.group for entry in entries]
+        tokens = sum(len(reply) for group in groups for reply in group.replies)
+        for _ in range(SCALINGS):
+            logprobs = reply_logprobs(self.policy, groups, self.config.pool.temperature, ADAPTER)
+            moved = sum(float((e.ref_logprobs - p).sum()) for e, p in zip(entries, logprobs, strict=True)) / tokens
+            if not math.isfinite(moved) or abs(moved / self.budget - 1) < 0.05:
+                break
+            self._scale(moved, most=4.0)
+
+    def _draw(self, replies: int, *, least: float) -> Sample:
+        """The candidate's replies to the gate prompts; B is scaled until their KL is within the budget and not below
+        `least` of it (or SCALINGS times were not enough)."""
+        for tries in range(SCALINGS + 1):
             sample = draw_sample(
                 self.policy, ADAPTER, self.base.prompts, replies, self.config.gate.measured, self.job.seed
             )
-            if sample.kl <= self.budget or tries == SHRINKS or not sample.finite:
+            if least * self.budget <= sample.kl <= self.budget or tries == SCALINGS or not sample.finite:
                 break
-            factor = 0.95 * math.sqrt(self.budget / sample.kl)
-            state = self.policy.adapter_state(ADAPTER)
-            scaled = {name: tensor * factor if "lora_B" in name else tensor for name, tensor in state.items()}
-            self.policy.set_adapter_state(ADAPTER, scaled)
+            self._scale(sample.kl, most=1.5)
         return sample
+
+    def _scale(self, kl: float, most: float) -> None:
+        """Scale B, up to `most` times, so that a KL of `kl` should come to lie a little within the budget.
+
+        What an adapter adds is linear in B, and the KL grows with its square.
+        """
+        factor = 0.95 * math.sqrt(self.budget / max(kl, 1e-5))
+        scale_b(self.policy, ADAPTER, min(max(factor, 0.1), most))
 
     def _value_head(self, score: Scorer) -> ValueHead:
         """A value head fitted on the pool, before the first rollout."""

@@ -1,9 +1,19 @@
-"""Stage one of an update: learn from base replies that were written long ago, without writing a token.
+"""Stage one of an update: a few long policy-gradient steps on replies that were written long ago.
 
-Every prompt of the shared pool has several base replies. The person's reward scores them all; the best and the worst
-of each prompt make a pair, and the adapter learns to prefer the one to the other by direct preference optimisation
-(Rafailov 2023), which has the same optimum as PPO's objective: reward less a KL penalty to the base. Trunk
-activations and base log-probabilities come with the pool, so a pass is one forward and backward through the top layers.
+The pool holds base replies with their trunk activations, so for an adapter that changes nothing yet it is a rollout:
+PPO's first, forty times as large as one that a person could wait for. The person's reward reads every beginning of
+every reply (adapters/reward.py, `credit`), which says at which token it went up or down. Every step takes another part
+of the pool:
+
+    B += size · g / (f + damping · mean f)      g: sum over the part's tokens of credit · ratio · ∇ log p
+                                                f: mean square of g's terms so far, the diagonal of the empirical
+                                                   Fisher matrix: a natural-gradient step (Amari 1998; Kunstner 2019)
+                                                ratio: p / p(base) of a token, clipped above, since the base wrote it
+
+and is made equally long whatever the taste. How far to go in the end is not a matter of the gradient but of the KL
+budget: what an adapter adds is linear in B, so the caller scales it afterwards (`scale_b`). Against preference pairs of
+best and worst replies (DPO), which this replaced, the first direction correlates half as much again with what unseen
+replies are worth (LOG.md).
 """
 
 from __future__ import annotations
@@ -22,88 +32,100 @@ from adapters.pool import MAX_POSITIONS
 
 @dataclass(frozen=True)
 class WarmStartConfig:
-    """beta: DPO's inverse temperature; pairs: prompts a step; passes: over all pairs; margin: least gap of scores."""
+    """steps: parts of the pool; size: root mean square of B's entries after one step; discount: of what the reward
+    does later, a token; damping: share of the mean curvature that is added everywhere; max_ratio: clip above."""
 
-    learning_rate: float = 2e-3
-    beta: float = 0.1
-    pairs: int = 4
-    passes: int = 2
-    margin: float = 0.2
-    max_grad_norm: float = 1.0
+    steps: int = 6
+    size: float = 0.005
+    discount: float = 0.9
+    damping: float = 0.01
+    max_ratio: float = 2.0
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A prompt's best and worst reply: `group` holds the two, in this order; gap: difference of their scores."""
+class Rated:
+    """Base replies to one prompt: the group, their (R, T) log-probabilities under the base, and (R, T) credit."""
 
     group: Group
-    ref_logprobs: Tensor  # (2,) sums over each reply, under the base
-    gap: float
-
-
-def best_and_worst(
-    groups: Sequence[Group], refs: Sequence[Tensor], scores: Sequence[np.ndarray], margin: float
-) -> list[Pair]:
-    """One pair a prompt, where best and worst differ by more than `margin`. refs: (R, T) base log-probabilities."""
-    pairs = []
-    for group, ref, score in zip(groups, refs, scores, strict=True):
-        best, worst = int(score.argmax()), int(score.argmin())
-        gap = float(score[best] - score[worst])
-        if gap > margin:
-            pairs.append(Pair(group.only([best, worst]), ref[[best, worst]].sum(1), gap))
-    return pairs
-
-
-def dpo_loss(logprobs: Tensor, ref_logprobs: Tensor, beta: float) -> Tensor:
-    """-log σ(β · (difference of log-ratios)), mean over pairs. Both (P, 2), sums over a reply, preferred first."""
-    ratios = logprobs - ref_logprobs
-    return -torch.nn.functional.logsigmoid(beta * (ratios[:, 0] - ratios[:, 1])).mean()
+    ref_logprobs: Tensor
+    credit: Tensor
 
 
 def warm_start(
     policy: Policy,
     adapter: str,
-    pairs: Sequence[Pair],
+    rated: Sequence[Rated],
     temperature: float,
     config: WarmStartConfig,
     seed: int,
-    on_step: Callable[[int, int, dict[str, float]], None] = lambda done, total, metrics: None,
+    on_batch: Callable[[int, int, dict[str, float]], None] = lambda done, total, metrics: None,
 ) -> None:
-    """Fit the adapter to the pairs. `on_step` gets steps done, all steps and metrics, and may raise to stop."""
-    if not pairs:
-        return
+    """Take the steps with an adapter that changes nothing yet; the seed draws the parts.
+
+    on_batch(done, total, metrics) after every micro-batch may raise to stop. Without any credit nothing changes.
+    """
     parameters = policy.trainable(adapter)
-    optimizer = torch.optim.Adam(parameters, lr=config.learning_rate, betas=(0.9, 0.99))
-    random = np.random.default_rng(seed)
-    steps = [
-        chunk
-        for _ in range(config.passes)
-        for chunk in np.array_split(random.permutation(len(pairs)), max(1, len(pairs) // config.pairs))
+    squares = [torch.zeros_like(parameter) for parameter in parameters]
+    order = np.random.default_rng(seed).permutation(len(rated))
+    parts = [[rated[i] for i in part] for part in np.array_split(order, config.steps) if len(part)]
+    batches = [
+        [[part[i] for i in batch] for batch in micro_batches([r.group for r in part], MAX_POSITIONS)] for part in parts
     ]
+    done, total = 0, sum(map(len, batches))
     try:
-        for number, chosen in enumerate(steps):
-            for group in optimizer.param_groups:  # linear decay to a tenth
-                group["lr"] = config.learning_rate * (1 - 0.9 * number / len(steps))
-            loss, accuracy = _step(policy, [pairs[i] for i in chosen], temperature, config)
-            torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            on_step(number + 1, len(steps), {"warm_start/loss": loss, "warm_start/accuracy": accuracy})
+        for part in batches:
+            sums = [torch.zeros_like(parameter) for parameter in parameters]
+            for batch in part:
+                gradients = torch.autograd.grad(_gain(policy, batch, temperature, config.max_ratio), parameters)
+                for gradient, summed, squared in zip(gradients, sums, squares, strict=True):
+                    summed += gradient
+                    squared += gradient**2
+                done += 1
+                norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+                on_batch(done, total, {"policy/grad_norm": float(norm)})
+            _step(parameters, sums, squares, config)
     finally:
         policy.freeze(adapter)
 
 
-def _step(policy: Policy, pairs: Sequence[Pair], temperature: float, config: WarmStartConfig) -> tuple[float, float]:
-    """Accumulate the gradient of one step; returns the loss and the share of pairs ranked right."""
-    total, right = 0.0, 0
-    for batch in micro_batches([pair.group for pair in pairs], MAX_POSITIONS):
-        chosen = [pairs[i] for i in batch]
-        packed = pack([pair.group for pair in chosen], policy.device, policy.dtype)
-        sums = policy.logprobs(packed, temperature).sum(1).view(-1, 2)
-        refs = torch.stack([pair.ref_logprobs for pair in chosen]).to(sums.device)
-        loss = dpo_loss(sums, refs, config.beta) * len(chosen) / len(pairs)
-        loss.backward()
-        total += loss.item()
-        ratios = (sums - refs).detach()
-        right += int((ratios[:, 0] > ratios[:, 1]).sum())
-    return total, right / len(pairs)
+def scale_b(policy: Policy, adapter: str, factor: float) -> None:
+    """Multiply what an adapter adds to the base by `factor`; its KL to the base grows with the square, at first."""
+    state = policy.adapter_state(adapter)
+    policy.set_adapter_state(
+        adapter, {name: tensor * factor if "lora_B" in name else tensor for name, tensor in state.items()}
+    )
+
+
+def _gain(policy: Policy, batch: Sequence[Rated], temperature: float, max_ratio: float) -> Tensor:
+    """The sum whose gradient is the policy gradient of base replies."""
+    packed = pack([each.group for each in batch], policy.device, policy.dtype)
+    logprobs = policy.logprobs(packed, temperature)
+    credit, ref = (
+        _stacked(tensors, logprobs) for tensors in ([r.credit for r in batch], [r.ref_logprobs for r in batch])
+    )
+    ratio = (logprobs.detach() - ref).exp().clamp(max=max_ratio)
+    return (credit * ratio * logprobs).sum()
+
+
+@torch.no_grad()
+def _step(
+    parameters: Sequence[Tensor], sums: Sequence[Tensor], squares: Sequence[Tensor], config: WarmStartConfig
+) -> None:
+    count = sum(parameter.numel() for parameter in parameters)
+    mean = sum(float(squared.sum()) for squared in squares) / count
+    if mean == 0.0:
+        return
+    steps = [summed / (squared + config.damping * mean) for summed, squared in zip(sums, squares, strict=True)]
+    length = (sum(float((step**2).sum()) for step in steps) / count) ** 0.5
+    if length > 0.0:
+        for parameter, step in zip(parameters, steps, strict=True):
+            parameter += step * (config.size / length)
+
+
+def _stacked(tensors: Sequence[Tensor], like: Tensor) -> Tensor:
+    """(R, T) of several groups below one another, as wide as `like` and on its device, 0 where there is nothing."""
+    out, row = torch.zeros_like(like), 0
+    for tensor in tensors:
+        out[row : row + len(tensor), : tensor.shape[1]] = tensor.to(like)
+        row += len(tensor)
+    return out

@@ -97,11 +97,11 @@ def _expected_seconds(job: JobSpec | PoolJob) -> dict[Stage, float]:
     if isinstance(job, PoolJob):
         return expected | {"warm_start": 0.0, "ppo": 0.0, "gate": 0.0}
     own = min(len(job.prompts), config.own_prompts)
-    pairs = 2 * config.pool.max_tokens * (len(pool.prompts) + own) * config.warm_start.passes
+    learned = each * len(pool.prompts) + own * config.own_replies * config.pool.max_tokens
     batch = config.ppo.prompts * config.ppo.replies * config.ppo.max_tokens
     stage_end = len(gate.prompts.prompts) * measured.replies * measured.max_tokens * (WRITE + 2 * READ)
     expected["pool"] += own * config.own_replies * config.pool.max_tokens * (WRITE + READ)
-    expected["warm_start"] = 3.0 + pairs * LEARN + stage_end / 2
+    expected["warm_start"] = 3.0 + learned * LEARN + stage_end / 2
     expected["ppo"] = config.ppo.batches * batch * (WRITE + 2 * READ + config.ppo.epochs * LEARN) + stage_end
     expected["gate"] = judged * (WRITE + 2 * READ) + 60 * READ * len(gate.asked)
     return expected

@@ -17,7 +17,6 @@ from feedback.traits import TRAIT_NAMES
 
 TINY: dict[str, Any] = {
     "pool": {"prompts": 4, "replies": 4, "max_tokens": 10, "chunk": 2},
-    "warm_start": {"pairs": 2, "margin": 0.0},
     "ppo": {"batches": 2, "prompts": 2, "replies": 2, "max_tokens": 8, "epochs": 1, "minibatches": 1},
     "gate": {
         "measured": {

@@ -18,7 +18,7 @@ from adapters.packing import Group
 from adapters.policy import Policy
 from adapters.pool import reply_logprobs
 from adapters.versions import WEIGHTS, fill
-from adapters.warm_start import Pair, WarmStartConfig, warm_start
+from adapters.warm_start import Rated, WarmStartConfig, warm_start
 from feedback.errors import CorruptFile
 
 ASKED = "What do cats eat?"
@@ -40,8 +40,10 @@ def trained(loaded_policy: Policy, group: Group, tmp_path_factory: pytest.TempPa
     folder.mkdir()
     policy = loaded_policy
     policy.new_adapter("taught")
-    refs = reply_logprobs(policy, [group], 1.0)[0].sum(1)
-    warm_start(policy, "taught", [Pair(group, refs, 1.0)], 1.0, WarmStartConfig(pairs=1, passes=4), seed=0)
+    (logprobs,) = reply_logprobs(policy, [group], 1.0)
+    refs = logprobs.sum(1)
+    rated = Rated(group, logprobs, torch.tensor([[1.0], [-1.0]]).expand(logprobs.shape))
+    warm_start(policy, "taught", [rated], 1.0, WarmStartConfig(), seed=0)
     fill(folder, policy.adapter_state("taught"), policy.lora_config(), {"base_id": policy.base_id, "labels": 30})
     moved = reply_logprobs(policy, [group], 1.0, "taught")[0].sum(1) - refs
     assert moved[0] > moved[1] + 0.5, "the adapter learned something to begin with"

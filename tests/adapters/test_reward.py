@@ -10,7 +10,7 @@ import pytest
 from adapters.latents import Latents
 from adapters.packing import Group
 from adapters.policy import Policy
-from adapters.reward import Read, RewardConfig, RewardModel, cut, ended_share, scorer
+from adapters.reward import READ_EVERY, Read, RewardConfig, RewardModel, cut, ended_share, scorer
 from adapters.safety import SafetyTerm
 from feedback.population import Population
 from tests.adapters.helpers import replies
@@ -115,3 +115,24 @@ def test_the_scorer_compares_with_base_replies_to_the_same_prompt(model: RewardM
     cutted = group_of(policy, ["Cats eat meat.", "Cats like fish."], ended=False)
     baseline = model.baseline(model.read(base, ASKED))
     assert np.allclose(score([cutted])[0], model.score(model.read(cutted, ASKED), baseline, missing_ends=1.0))
+
+
+def test_credit_adds_up_to_the_score_and_falls_where_the_reward_rose(model: RewardModel, policy: Policy) -> None:
+    texts = [
+        "The cats of the house eat fish, and then, when it is late, you feed them.",
+        "The cats of the house eat fish, and then, when it is late, they hunt.",
+        "Fish.",
+    ]
+    group = group_of(policy, texts)
+    lengths = [len(reply) for reply in group.replies]
+    whole = model.score(model.read(group, ASKED), model.baseline(model.read(group, ASKED)))
+    total = model.credit(group, ASKED, 1.0)
+    assert total.shape == (3, max(lengths))
+    assert total[:, 0] == pytest.approx(whole - whole.mean()), "the first token answers for all that follows"
+    assert (total[2, lengths[2] :] == 0.0).all(), "nothing is earned after the end"
+
+    near = model.credit(group, ASKED, 0.0)
+    place = int(near[0].argmax())
+    said = policy.renderer.text(group.replies[0][: place + READ_EVERY + 1])
+    assert "you" in said and "you" not in policy.renderer.text(group.replies[0][: place - READ_EVERY])
+    assert near[0, :8] == pytest.approx(near[1, :8]), "the same words earn the same"

@@ -1,83 +1,68 @@
-"""Learning from given replies: the loss by hand, and what it does to the real policy."""
+"""The first long steps: what they do to the real policy, and how far they go."""
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import pytest
 import torch
 
 from adapters.packing import Group
 from adapters.policy import Policy
 from adapters.pool import reply_logprobs
-from adapters.warm_start import Pair, WarmStartConfig, best_and_worst, dpo_loss, warm_start
+from adapters.warm_start import Rated, WarmStartConfig, scale_b, warm_start
 from tests.adapters.helpers import replies
 
-CONFIG = WarmStartConfig(pairs=2, passes=3, learning_rate=2e-3)
+CONFIG = WarmStartConfig(steps=2)
 
 
-def by_length(groups: list[Group], policy: Policy) -> list[Pair]:
-    """Pairs in which the reply with fewer letters is the better one."""
-    refs = reply_logprobs(policy, groups, 0.8)
-    scores = [np.array([-len(policy.renderer.text(reply)) for reply in group.replies], float) for group in groups]
-    return best_and_worst(groups, refs, scores, margin=0.5)
+def by_length(policy: Policy, groups: list[Group], sign: float = 1.0) -> list[Rated]:
+    """Credit at every token for having fewer letters than the other replies to the prompt."""
+    rated = []
+    for group, ref in zip(groups, reply_logprobs(policy, groups, 0.8), strict=True):
+        lengths = torch.tensor([float(len(policy.renderer.text(reply))) for reply in group.replies])
+        gained = sign * (lengths.mean() - lengths) / (lengths.std() + 1e-3)
+        rated.append(Rated(group, ref, gained[:, None].expand(-1, ref.shape[1])))
+    return rated
 
 
-def margins(policy: Policy, pairs: list[Pair], adapter: str) -> np.ndarray:
-    """How much more the adapter prefers the better reply than the base does, nats a pair."""
-    sums = [rows.sum(1) for rows in reply_logprobs(policy, [pair.group for pair in pairs], 0.8, adapter)]
-    gaps = [(row - pair.ref_logprobs) for row, pair in zip(sums, pairs, strict=True)]
-    return np.array([float(gap[0] - gap[1]) for gap in gaps])
+def gains(policy: Policy, rated: list[Rated], adapter: str) -> list[float]:
+    """Covariance of credit and of what an adapter changed in a reply's log-probability, prompt by prompt."""
+    mine = reply_logprobs(policy, [each.group for each in rated], 0.8, adapter)
+    moved = [(rows - each.ref_logprobs).sum(1) for rows, each in zip(mine, rated, strict=True)]
+    return [float((each.credit[:, 0] * change).mean()) for each, change in zip(rated, moved, strict=True)]
 
 
-def test_dpo_loss_by_hand() -> None:
-    logprobs = torch.tensor([[-10.0, -20.0], [-5.0, -5.0]])
-    reference = torch.tensor([[-12.0, -19.0], [-4.0, -4.0]])
-    # Log-ratios: 2 and -1, so the preferred gains 3; in the second pair both lose 1 and the difference is 0.
-    expected = -(math.log(1 / (1 + math.exp(-0.1 * 3))) + math.log(0.5)) / 2
-    assert dpo_loss(logprobs, reference, beta=0.1).item() == pytest.approx(expected, abs=1e-6)
-
-
-def test_pairs_are_best_and_worst_where_they_differ_enough() -> None:
-    def group(first: int) -> Group:
-        return Group([1], [[first], [first + 1], [first + 2]], [True] * 3, torch.zeros(1, 2), [torch.zeros(0, 2)] * 3)
-
-    refs = [torch.tensor([[-1.0], [-2.0], [-3.0]])] * 2
-    scores = [np.array([0.0, 2.0, -1.0]), np.array([0.1, 0.0, 0.2])]
-    pairs = best_and_worst([group(10), group(20)], refs, scores, margin=0.5)
-    assert [pair.group.replies for pair in pairs] == [[[11], [12]]]
-    assert pairs[0].gap == 3.0
-    assert pairs[0].ref_logprobs.tolist() == [-2.0, -3.0]
-
-
-def test_the_adapter_comes_to_prefer_what_scores_higher(policy: Policy) -> None:
-    pairs = by_length(replies(policy, copies=4, tokens=12), policy)
+def test_what_earned_more_becomes_more_likely(policy: Policy) -> None:
+    rated = by_length(policy, replies(policy, copies=4, tokens=12))
     policy.new_adapter("mia")
     before = policy.adapter_state("mia")
-    start = margins(policy, pairs, "mia")
-    assert (abs(start) < 0.3).all(), "zero but for the roundings of bf16 in a batch of another shape"
+    assert max(map(abs, gains(policy, rated, "mia"))) < 0.3, "bf16 in a batch of another shape"
     seen: list[tuple[int, int, dict[str, float]]] = []
-    warm_start(policy, "mia", pairs, 0.8, CONFIG, seed=1, on_step=lambda *step: seen.append(step))
-    assert (margins(policy, pairs, "mia") > start + 0.5).all()
-    assert [step[:2] for step in seen] == [(i + 1, len(seen)) for i in range(len(seen))]
-    assert seen[-1][2]["warm_start/loss"] < seen[0][2]["warm_start/loss"]
+    warm_start(policy, "mia", rated, 0.8, CONFIG, seed=1, on_batch=lambda *batch: seen.append(batch))
+    assert min(gains(policy, rated, "mia")) > 0.5
+    assert [batch[:2] for batch in seen] == [(i + 1, len(seen)) for i in range(len(seen))]
     after = policy.adapter_state("mia")
     assert all(torch.equal(before[key], after[key]) == ("lora_A" in key) for key in after), "A is shared and stays"
+    entries = torch.cat([value.flatten() for key, value in after.items() if "lora_B" in key])
+    assert CONFIG.size < float(entries.pow(2).mean().sqrt()) < 2 * CONFIG.size, "two steps, not quite in one direction"
+    assert not any(p.requires_grad for p in policy.model.parameters())
 
 
-def test_the_same_seed_gives_the_same_adapter(policy: Policy) -> None:
-    pairs = by_length(replies(policy, copies=3, tokens=6), policy)
-    for name in ("mia", "noah"):
+def test_an_opposite_taste_gives_the_opposite_step_and_the_same_taste_the_same(policy: Policy) -> None:
+    groups = replies(policy, copies=3, tokens=6)
+    for name, sign in (("mia", 1.0), ("noah", 1.0), ("zoe", -1.0)):
         policy.new_adapter(name)
-        warm_start(policy, name, pairs, 0.8, WarmStartConfig(pairs=1), seed=4)
-    mia, noah = policy.adapter_state("mia"), policy.adapter_state("noah")
+        warm_start(policy, name, by_length(policy, groups, sign), 0.8, WarmStartConfig(steps=1), seed=1)
+    mia, noah, zoe = (policy.adapter_state(name) for name in ("mia", "noah", "zoe"))
     assert all(torch.equal(mia[key], noah[key]) for key in mia)
+    assert all(torch.allclose(mia[key], -zoe[key], atol=1e-4) for key in mia if "lora_B" in key)
 
 
-def test_it_can_be_stopped_and_has_nothing_to_do_without_pairs(policy: Policy) -> None:
+def test_it_can_be_stopped_and_without_credit_nothing_changes(policy: Policy) -> None:
+    rated = by_length(policy, replies(policy, tokens=4))
     policy.new_adapter("mia")
     fresh = policy.adapter_state("mia")
+    idle = [Rated(each.group, each.ref_logprobs, torch.zeros_like(each.credit)) for each in rated]
+    warm_start(policy, "mia", idle, 0.8, CONFIG, seed=1)
     warm_start(policy, "mia", [], 0.8, CONFIG, seed=1)
     assert all(torch.equal(value, fresh[key]) for key, value in policy.adapter_state("mia").items())
 
@@ -85,5 +70,14 @@ def test_it_can_be_stopped_and_has_nothing_to_do_without_pairs(policy: Policy) -
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        warm_start(policy, "mia", by_length(replies(policy, tokens=4), policy), 0.8, CONFIG, seed=1, on_step=stop)
+        warm_start(policy, "mia", rated, 0.8, CONFIG, seed=1, on_batch=stop)
     assert not any(p.requires_grad for p in policy.model.parameters())
+
+
+def test_scaling_changes_b_alone(policy: Policy) -> None:
+    policy.new_adapter("mia")
+    warm_start(policy, "mia", by_length(policy, replies(policy, tokens=4)), 0.8, CONFIG, seed=1)
+    before = policy.adapter_state("mia")
+    scale_b(policy, "mia", 0.5)
+    after = policy.adapter_state("mia")
+    assert all(torch.equal(after[key], before[key] * (0.5 if "lora_B" in key else 1.0)) for key in after)
