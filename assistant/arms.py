@@ -127,6 +127,15 @@ class Record:
     pairs: Mapping[tuple[ArmName, ArmName], Tally] = field(default_factory=dict)
     thumbs: Mapping[ArmName, Tally] = field(default_factory=dict)
 
+    def __add__(self, other: Record) -> Record:
+        """Both together: the record of several people."""
+        pairs, thumbs = dict(self.pairs), dict(self.thumbs)
+        for two, tally in other.pairs.items():
+            pairs[two] = pairs.get(two, Tally()) + tally
+        for arm, tally in other.thumbs.items():
+            thumbs[arm] = thumbs.get(arm, Tally()) + tally
+        return Record(pairs, thumbs)
+
     @property
     def arms(self) -> list[ArmRecord]:
         """One line for every arm that was ever judged."""

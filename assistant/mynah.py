@@ -29,6 +29,7 @@ from assistant.lock import DataLock
 from assistant.profile import TraitView
 from assistant.removal import remove_person, reset_person
 from assistant.settings import Settings
+from assistant.trying import Trials
 from assistant.updates import Updates
 from feedback.errors import InvalidInput
 from feedback.store import Store
@@ -49,6 +50,7 @@ class Mynah:
         self.updates = Updates(store, self.learning, self.engine, self.versions, files, config, settings=self.settings)
         self.admins = Administration(store, self.accounts, self.engine.forget)
         self.joining = Joining(store, self.accounts, self.settings)
+        self.trials = Trials(store, self.engine, self.learning, max_tokens=config.max_tokens)
 
     @classmethod
     def open(
@@ -105,6 +107,7 @@ class Mynah:
         by: the admin who does it, None for the person's own wish.
         """
         receipt = remove_person(self.store, self.versions, self.config.jobs, user, by or user.id)
+        self.trials.forget(user.id)
         self.engine.forget(user.id)
         self.learning.forget(user.id)
         return receipt
@@ -114,6 +117,7 @@ class Mynah:
         with self.learning.alone(user):
             receipt = reset_person(self.store, self.versions, self.config.jobs, user)
             self.learning.forget(user.id)
+        self.trials.forget(user.id)
         self.engine.forget(user.id)
         return receipt
 
@@ -146,6 +150,11 @@ class Mynah:
             "profile": [trait_record(trait) for trait in self.learning.profile(user)],
             "updates": [asdict(update) for update in self.store.versions.updates(user.id)],
             "versions": [asdict(version) for version in self.store.versions.versions(user.id)],
+            "audit": [asdict(entry) for entry in self.store.server.audit_of(user.id)],
+            "examples": {
+                f"v{number}": [asdict(example) for example in examples]
+                for number, examples in self.store.versions.examples(user.id).items()
+            },
         }
 
     def active(self, user: User) -> AdapterVersion | None:

@@ -162,8 +162,8 @@ def fit(acts: Sequence[Act], prior: Prior) -> RewardHead:
 def pulls(head: RewardHead, acts: Sequence[Act], prior: Prior) -> Array:
     """How far each act pulls each weight, (N, D): about what would change if only this act were taken back, in reverse.
 
-    To first order at the mode (Cook 1986): the posterior's covariance times the gradient of the act's likelihood. Widths
-    and threshold are held where all acts together put them, so that of many alike acts each pulls a little.
+    To first order at the mode (Cook 1986): the posterior's covariance times the gradient of the act's likelihood.
+    Widths and threshold are held where all acts together put them, so that of many alike acts each pulls a little.
     """
     weights = np.append(head.mean, head.threshold)
     gradients = [_Evidence([act], prior).at(weights).gradient[:-1] for act in acts]

@@ -1,38 +1,21 @@
-"""The admin page: people, their versions with export, and what this server runs. Every handler checks the role."""
+"""The admin page: people, settings, what runs and what it takes, and the audit log. Every handler checks the role."""
 
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
+from assistant.administration import CANCELLED
 from assistant.mynah import Mynah
+from assistant.ui.admin_view import SHOWN_ENTRIES, AdminView, Secret
 from assistant.ui.chat_view import side
 from assistant.ui.events import admin, panel, pressed, wire
-from assistant.ui.render import show
-from feedback.errors import NotFound
-from feedback.types import AdapterVersion, User
+from feedback.errors import InvalidInput, NotFound
 
-
-@dataclass(frozen=True)
-class Entry:
-    """One person in the list. update: the state of the update under way, "" without one."""
-
-    user: User
-    labels: int
-    active: str
-    update: str
-    versions: list[AdapterVersion]
-
-
-@dataclass(frozen=True)
-class Password:
-    """A password that was made up here, to be shown once."""
-
-    name: str
-    password: str
+LOOK_EVERY = 4.0  # seconds between two looks at what runs
+MOST_ENTRIES = 5000  # of the audit log, on the page
 
 
 class AdminPage:
@@ -47,63 +30,105 @@ class AdminPage:
         with gr.Column(elem_id="main"):
             gr.HTML("<h1>Admin</h1>", elem_id="head", apply_default_css=False)
             self.people = panel("people")
+            self.settings = panel("settings")
+            self.server = panel("server")
+            self.record = panel("record")
+            self.audit = panel("audit")
             notice = panel("notice")
-        wire(blocks.load, self.open, [], [self.side, self.people, notice])
-        wire(self.people.click, self.act, [], [self.people, notice])
+        everything = [self.side, self.people, self.settings, self.server, self.record, self.audit]
+        wire(blocks.load, self.open, [], [*everything, notice])
+        wire(gr.Timer(LOOK_EVERY).tick, self.look, [], [self.server, notice])
+        wire(self.people.click, self.act, [], [self.people, self.audit, notice])
+        wire(self.settings.click, self.set, [], [self.settings, self.people, self.audit, notice])
+        wire(self.server.click, self.cancel, [], [self.server, self.audit, notice])
+        wire(self.audit.click, self.older, [], [self.audit, notice])
 
     def open(self, request: gr.Request) -> list[Any]:
         """The whole page."""
         user = admin(self.mynah, request)
-        return [side(self.mynah, user, "admin"), self._people()]
+        view = AdminView(self.mynah, user)
+        shown = [view.people(), view.settings(), view.server(), view.record(), view.log()]
+        return [side(self.mynah, user, "admin"), *shown]
 
-    def act(self, request: gr.Request, event: gr.EventData) -> str:
-        """Add somebody, set a password, remove somebody."""
-        admin(self.mynah, request)
-        act, name = pressed(event, "act"), pressed(event, "name")
-        if act == "add":
-            password, secret = self._password(event, name)
-            user = self.mynah.accounts.add(name, password, admin=pressed(event, "admin", "") == "yes")
-            return self._people(f"{user.name} can sign in now.", secret)
-        user = self.mynah.accounts.find(name)
+    def look(self, request: gr.Request) -> str:
+        """What runs now."""
+        return AdminView(self.mynah, admin(self.mynah, request)).server()
+
+    def act(self, request: gr.Request, event: gr.EventData) -> list[Any]:
+        """Add, invite, set a password, disable, enable, remove."""
+        me = admin(self.mynah, request)
+        act, admins, view = pressed(event, "act"), self.mynah.admins, AdminView(self.mynah, me)
+        said, secret = "", None
+        if act == "invite":
+            _, token = self.mynah.joining.invite(me, pressed(event, "note", ""))
+            secret = Secret(
+                "The invitation. It works once, for seven days, and is shown this once", self._link(request, token)
+            )
+        elif act == "withdraw":
+            self.mynah.joining.withdraw(me, pressed(event, "id"))
+            said = "The invitation opens nothing any more."
+        elif act == "add":
+            name = pressed(event, "name")
+            password, secret = _password(event, name)
+            user = admins.add(me.id, name, password, admin=pressed(event, "admin", "") == "yes")
+            said = f"{user.name} can sign in now."
+        else:
+            said, secret = self._act_on(me.id, act, event)
+        return [view.people(said, secret), view.log()]
+
+    def _act_on(self, me: str, act: str, event: gr.EventData) -> tuple[str, Secret | None]:
+        """What is done to somebody who is there: what to say, and what to show once."""
+        admins, user = self.mynah.admins, self.mynah.accounts.find(pressed(event, "name"))
         if act == "password":
-            password, secret = self._password(event, name)
-            self.mynah.accounts.set_password(user, password)
-            return self._people(f"{user.name} has a new password and is signed out everywhere.", secret)
+            password, secret = _password(event, user.name)
+            admins.set_password(me, user, password)
+            return f"{user.name} has a new password and is signed out everywhere.", secret
+        if act == "disable":
+            if user.id == me:
+                raise InvalidInput("You cannot disable yourself; another admin can.")
+            admins.disable(me, user)
+            return f"{user.name} is signed out everywhere and cannot sign in; no API key of theirs is valid.", None
+        if act == "enable":
+            admins.enable(me, user)
+            return f"{user.name} can sign in again.", None
         if act == "remove":
-            self.mynah.remove_person(user)
-            return self._people(f"{user.name} and all that was theirs is gone.")
+            receipt = self.mynah.remove_person(user, me)
+            rows = receipt["rows"]
+            gone = f"{rows['conversations']} chats, {rows['feedback']} clicks, {receipt['adapters']} versions"
+            return f"{user.name} and all that was theirs is gone: {gone}.", None
         raise NotFound("This page is out of date. Reload it and try again.")
 
-    def _password(self, event: gr.EventData, name: str) -> tuple[str, Password | None]:
-        given = pressed(event, "password", "")
-        if given:
-            return given, None
-        made = secrets.token_urlsafe(9)
-        return made, Password(name.strip(), made)
+    def set(self, request: gr.Request, event: gr.EventData) -> list[Any]:
+        """Change a setting."""
+        me = admin(self.mynah, request)
+        self.mynah.admins.set(me.id, self.mynah.settings, pressed(event, "name"), pressed(event, "value"))
+        view = AdminView(self.mynah, me)
+        return [view.settings("Saved. It counts from now on."), view.people(), view.log()]
 
-    def _people(self, said: str = "", secret: Password | None = None) -> str:
-        store, config = self.mynah.store, self.mynah.config
-        people = self.mynah.accounts.people()
-        names = {user.id: user.name for user in people}
-        live = store.versions.live_updates()
-        return show(
-            "admin.html",
-            people=[self._entry(user, {update.user_id: update.state for update in live}) for user in people],
-            said=said,
-            secret=secret,
-            base_id=self.mynah.engine.base_id,
-            quantize=config.quantize,
-            updates=config.updates,
-            labels_per_update=config.labels_per_update,
-            jobs=[(names.get(update.user_id, "?"), update.state, update.progress) for update in live],
-        )
+    def cancel(self, request: gr.Request, event: gr.EventData) -> list[Any]:
+        """End somebody's update."""
+        me = admin(self.mynah, request)
+        user = self.mynah.store.people.get(pressed(event, "user"))
+        self.mynah.updates.cancel(user, pressed(event, "id"), CANCELLED)
+        self.mynah.admins.note(me.id, "cancelled an update of", user)
+        view = AdminView(self.mynah, me)
+        return [view.server(), view.log()]
 
-    def _entry(self, user: User, states: dict[str, Any]) -> Entry:
-        active = self.mynah.active(user)
-        return Entry(
-            user,
-            self.mynah.store.acts.label_count(user.id),
-            active.name if active else "the base",
-            states.get(user.id, ""),
-            self.mynah.store.versions.versions(user.id),
-        )
+    def older(self, request: gr.Request, event: gr.EventData) -> str:
+        """More of the audit log."""
+        view = AdminView(self.mynah, admin(self.mynah, request))
+        wanted = pressed(event, "entries")
+        return view.log(max(SHOWN_ENTRIES, min(int(wanted) if wanted.isdecimal() else 0, MOST_ENTRIES)))
+
+    def _link(self, request: gr.Request, token: str) -> str:
+        """An invitation's address, as this admin reaches the server."""
+        scheme = request.headers.get("x-forwarded-proto", request.request.url.scheme if request.request else "http")
+        return f"{scheme}://{request.headers['host']}/sign-up?invitation={token}"
+
+
+def _password(event: gr.EventData, name: str) -> tuple[str, Secret | None]:
+    """The password that was typed, or a new one and its one showing."""
+    if given := pressed(event, "password", ""):
+        return given, None
+    made = secrets.token_urlsafe(9)
+    return made, Secret(f"The password for {name.strip()}. It is shown this once: hand it over now", made)

@@ -25,7 +25,7 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 # The guard leaves these to the routes that own them: the HTTP API has its own authentication.
 NOT_OURS = re.compile(r"/(v1|healthz|metrics)(/|$)")
-OPEN = re.compile(r"/(sign-in|sign-out|(assets|static|svelte)/.+|theme\.css|favicon\.ico|robots\.txt|manifest\.json)")
+OPEN = re.compile(r"/(sign-(in|out|up)|(assets|static|svelte)/.+|theme\.css|favicon\.ico|robots\.txt|manifest\.json)")
 PAGES = re.compile(r"/(my-assistant|admin)?/?")
 GRADIO = re.compile(r"/config/?|/gradio_api/(run/[^/]+|heartbeat/.+|app_id|login_check|startup-events|theme\.css)/?")
 

@@ -1,4 +1,4 @@
-"""Signing in and out: two plain server-rendered pages that work without JavaScript."""
+"""Signing in, out and up: plain server-rendered pages that work without JavaScript."""
 
 from __future__ import annotations
 
@@ -9,31 +9,68 @@ from starlette.concurrency import run_in_threadpool
 from assistant.mynah import Mynah
 from assistant.ui.render import show, static
 from assistant.ui.session import COOKIE, session_user
-from feedback.errors import Busy, MynahError
+from feedback.errors import Busy, Conflict, InvalidInput, MynahError, NotFound, NotSignedIn
 
 MAX_FORM_BYTES = 16_384
+_STATUS: dict[type[MynahError], int] = {InvalidInput: 400, NotSignedIn: 401, NotFound: 404, Conflict: 409, Busy: 429}
 
 
 def routes(mynah: Mynah) -> APIRouter:
-    """GET and POST /sign-in, POST /sign-out. The guard has checked the Origin of what is posted."""
+    """GET and POST /sign-in and /sign-up, POST /sign-out. The guard has checked the Origin of what is posted."""
     router = APIRouter(include_in_schema=False)
 
     @router.get("/sign-in")
     def form(request: Request) -> Response:
         if session_user(request, mynah.accounts):
             return RedirectResponse("/", 303)
-        return _page()
+        return page()
 
     @router.post("/sign-in")
     async def sign_in(request: Request) -> Response:
-        if int(request.headers.get("content-length") or 0) > MAX_FORM_BYTES:
-            return _page("That is too long for a name and a password.", status=413)
-        fields = await request.form(max_files=0, max_fields=4)
-        name, password = str(fields.get("name", "")), str(fields.get("password", ""))
+        fields = await _fields(request)
+        if fields is None:
+            return page("That is too long for a name and a password.", status=413)
+        name, password = fields["name"], fields["password"]
         try:
             token = await run_in_threadpool(mynah.accounts.sign_in, name, password)
         except MynahError as error:
-            return _page(error.message, name=name, status=429 if isinstance(error, Busy) else 401)
+            return page(error.message, name=name, status=_STATUS.get(type(error), 500))
+        return signed_in(request, token)
+
+    @router.get("/sign-up")
+    def sign_up_form(request: Request, invitation: str = "") -> Response:
+        """For whoever has an invitation, and for everybody where sign-up is open."""
+        if session_user(request, mynah.accounts):
+            return RedirectResponse("/", 303)
+        try:
+            mynah.joining.check(invitation)
+        except NotFound as error:
+            return page(error.message, status=404)
+        return page(invitation=invitation, joining=True)
+
+    @router.post("/sign-up")
+    async def sign_up(request: Request) -> Response:
+        fields = await _fields(request)
+        if fields is None:
+            return page("That is too long for a name and a password.", status=413)
+        name, invitation = fields["name"], fields["invitation"]
+        address = request.client.host if request.client else ""
+        try:
+            token = await run_in_threadpool(mynah.joining.join, name, fields["password"], address, invitation)
+        except MynahError as error:
+            status = _STATUS.get(type(error), 500)
+            return page(error.message, name=name, invitation=invitation, joining=status != 404, status=status)
+        return signed_in(request, token)
+
+    @router.post("/sign-out")
+    def sign_out(request: Request) -> Response:
+        if token := request.cookies.get(COOKIE):
+            mynah.accounts.sign_out(token)
+        answer = RedirectResponse("/sign-in", 303)
+        answer.delete_cookie(COOKIE)
+        return answer
+
+    def signed_in(request: Request, token: str) -> Response:
         answer = RedirectResponse("/", 303)
         answer.set_cookie(
             COOKIE,
@@ -45,21 +82,27 @@ def routes(mynah: Mynah) -> APIRouter:
         )
         return answer
 
-    @router.post("/sign-out")
-    def sign_out(request: Request) -> Response:
-        if token := request.cookies.get(COOKIE):
-            mynah.accounts.sign_out(token)
-        answer = RedirectResponse("/sign-in", 303)
-        answer.delete_cookie(COOKIE)
-        return answer
+    def page(
+        error: str = "", *, name: str = "", invitation: str = "", joining: bool = False, status: int = 200
+    ) -> HTMLResponse:
+        """The sign-in page. joining: the form for a new account stands open, and alone for somebody invited."""
+        html = show(
+            "sign_in.html",
+            error=error,
+            name=name,
+            invitation=invitation,
+            joining=joining,
+            open=mynah.settings.open_to_all,
+            styles=static("tokens.css") + static("sign_in.css"),
+        )
+        return HTMLResponse(html, status_code=status, headers={"Cache-Control": "no-store"})
 
     return router
 
 
-def _page(error: str = "", *, name: str = "", status: int = 200) -> HTMLResponse:
-    styles = static("tokens.css") + static("sign_in.css")
-    return HTMLResponse(
-        show("sign_in.html", error=error, name=name, styles=styles),
-        status_code=status,
-        headers={"Cache-Control": "no-store"},
-    )
+async def _fields(request: Request) -> dict[str, str] | None:
+    """What was typed; None when it is too long for a form of ours."""
+    if int(request.headers.get("content-length") or 0) > MAX_FORM_BYTES:
+        return None
+    typed = await request.form(max_files=0, max_fields=4)
+    return {name: str(typed.get(name, "")) for name in ("name", "password", "invitation")}

@@ -78,10 +78,16 @@ class Server:
         rows = self._db.rows(
             "select * from audit where number < ? order by number desc limit ?", [before or 2**62, limit]
         )
-        return [
-            AuditEntry(r["number"], r["at"], r["admin"], r["action"], r["subject"], json.loads(r["details"]))
-            for r in rows
-        ]
+        return [_entry(row) for row in rows]
+
+    def audit_of(self, user_id: str) -> list[AuditEntry]:
+        """What was done to a person or by them, oldest first."""
+        rows = self._db.rows("select * from audit where subject = ? or admin = ? order by number", [user_id, user_id])
+        return [_entry(row) for row in rows]
+
+
+def _entry(row: Row) -> AuditEntry:
+    return AuditEntry(row["number"], row["at"], row["admin"], row["action"], row["subject"], json.loads(row["details"]))
 
 
 def _invitation(row: Row) -> Invitation:

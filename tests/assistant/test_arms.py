@@ -165,3 +165,11 @@ def test_the_budget_holds() -> None:
     told = context_system("Hi.", profile, lambda text: len(text.split()), budget=12)
     assert told == "Hi. The user prefers thing number 0; thing number 1; thing number 2."
     assert len(told.split()) - 1 <= 12
+
+
+def test_the_record_of_several_people_is_the_sum() -> None:
+    one = record_of([[["rerank"], ["base"]]], [("base", 1)])
+    two = record_of([[["base"], ["rerank"]], [["rerank"], ["base"]]], [("base", -1), ("context", 1)])
+    lines = {line.arm: (line.comparisons, line.wins, line.thumbs, line.ups) for line in (one + two + Record()).arms}
+    assert lines == {"base": (3, 1.0, 2, 1), "context": (0, 0.0, 1, 1), "rerank": (3, 2.0, 0, 0)}
+    assert one.arms[0].thumbs == 1, "the two stay as they were"

@@ -15,6 +15,21 @@ def sign_in(page: Page, site: Site, name: str, password: str = PASSWORD) -> None
     page.get_by_role("button", name="Sign in").click()
 
 
+def bring(page: Page, site: Site, name: str, labels: int) -> None:
+    """So many labels for somebody who likes to be spoken to, as they could be brought from elsewhere."""
+    key = site.command("key", "create", name)
+    acts = [
+        {
+            "messages": [{"role": "user", "content": f"What is good about the number {number}?"}],
+            "replies": [f"You can count to {number}, and you will like it!", f"The number {number} is a number."],
+            "ranking": [[0], [1]],
+        }
+        for number in range(labels)
+    ]
+    sent = page.request.post(f"{site.url}/v1/me/preferences", data=acts, headers={"Authorization": f"Bearer {key}"})
+    assert sent.status == 201, sent.text()
+
+
 def say(page: Page, text: str, mode: str = "One reply") -> None:
     """Write a message and send it with the keyboard."""
     page.locator("#mode label", has_text=mode).click()

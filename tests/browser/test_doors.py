@@ -67,11 +67,12 @@ def test_admin_is_not_there_for_others(page: Page, site: Site, bo: str) -> None:
 def test_admin_handlers_check_the_role_themselves(client: httpx.Client, site: Site) -> None:
     """Gradio's events can be called by number from any session, whichever page they belong to."""
     config = client.get("/config").json()
-    people = next(part["id"] for part in config["components"] if part["props"].get("elem_id") == "people")
-    events = [number for number, event in enumerate(config["dependencies"]) if people in event["outputs"]]
-    assert len(events) == 2
+    wanted = ("people", "settings", "server", "audit")
+    panels = {part["id"] for part in config["components"] if part["props"].get("elem_id") in wanted}
+    events = [number for number, event in enumerate(config["dependencies"]) if panels & set(event["outputs"])]
+    assert len(events) == 6
     for number in events:
-        told = call(client, number, {"act": "add", "name": "Eve", "password": PASSWORD})
+        told = call(client, number, {"act": "add", "name": "Eve", "password": PASSWORD, "value": "open"})
         assert "There is nothing here." in told and "Bo" not in told
     assert "Eve" not in site.command("user", "list")
 

@@ -30,6 +30,8 @@ def test_the_audit_log_only_grows(store: Store) -> None:
     assert (newest.admin, newest.action, newest.subject, newest.details) == ("u_1", "added", "u_2", {"admin": False})
     assert [entry.subject for entry in store.server.audit(before=newest.number)] == [entry.subject for entry in rest]
     assert len(store.server.audit(limit=2)) == 2
+    assert [entry.number for entry in store.server.audit_of("u_1")] == [1, 2, 3]
+    assert [entry.subject for entry in store.server.audit_of("u_2")] == ["u_2"]
     for statement in ("delete from audit", "update audit set admin = 'nobody'"):
         with pytest.raises(sqlite3.IntegrityError, match="append-only"), store.database.transaction() as db:
             db.execute(statement)

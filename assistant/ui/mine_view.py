@@ -1,0 +1,202 @@
+"""What the page "My assistant" shows, read from the services and put into templates. Nothing here changes anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from assistant.evidence import Click
+from assistant.mynah import Mynah
+from assistant.profile import TraitView
+from assistant.schedule import MIN_LABELS
+from assistant.trying import Trial
+from assistant.ui.record_rows import rows_of
+from assistant.ui.render import show
+from feedback.traits import TRAITS
+from feedback.types import LIVE_STATES, AdapterVersion, Update, User
+
+SHOWN_TRAITS, LEAST_TRAITS = 8, 5
+CURVES = {"reward": "objective/scores", "kl": "objective/kl_per_token"}
+
+
+@dataclass(frozen=True)
+class TraitRow:
+    """A trait with the clicks behind it, and where its bar and its uncertainty stand, in percent of the scale."""
+
+    view: TraitView
+    clicks: Sequence[Click]
+
+    @property
+    def title(self) -> str:
+        """What it is about, in a few words."""
+        return self.view.name.replace("_", " ").capitalize()
+
+    @property
+    def more(self) -> str:
+        """The right end of the scale."""
+        return TRAITS[self.view.name].more
+
+    @property
+    def less(self) -> str:
+        """The left end."""
+        return TRAITS[self.view.name].less
+
+    @property
+    def bar_left(self) -> float:
+        """Where the bar begins."""
+        return round(50 + 50 * min(self.view.weight, 0.0), 1)
+
+    @property
+    def bar_width(self) -> float:
+        """How long it is."""
+        return round(50 * abs(self.view.weight), 1)
+
+    @property
+    def low(self) -> float:
+        """Where the uncertainty begins."""
+        return round(50 + 50 * max(self.view.weight - self.view.sd, -1.0), 1)
+
+    @property
+    def doubt(self) -> float:
+        """How wide it is."""
+        return round(50 + 50 * min(self.view.weight + self.view.sd, 1.0) - self.low, 1)
+
+
+@dataclass
+class MineView:
+    """Templates of the page for one person."""
+
+    mynah: Mynah
+    user: User
+
+    @cached_property
+    def updates(self) -> list[Update]:
+        """The person's updates, newest first."""
+        return self.mynah.store.versions.updates(self.user.id)
+
+    @cached_property
+    def versions(self) -> list[AdapterVersion]:
+        """The person's versions, oldest first."""
+        return self.mynah.store.versions.versions(self.user.id)
+
+    @cached_property
+    def labels(self) -> int:
+        """How many there are."""
+        return self.mynah.store.acts.label_count(self.user.id)
+
+    def taste(self, said: str = "", opened: str = "") -> str:
+        """What was learned. opened: the trait whose details stand open."""
+        views, behind = self.mynah.learning.profile(self.user), self.mynah.learning.behind(self.user)
+        sure = [view for view in views if view.corrected or view.leans]
+        unsure = [view for view in views if view.evidence and view not in sure]
+        lead = [*sure, *unsure[: max(0, LEAST_TRAITS - len(sure))]][:SHOWN_TRAITS]
+        known = [view.preference for view in views if view.known and not view.corrected][:3]
+        summary = f"Most clearly, you like {listed(known)}." if known else "It is beginning to see what you like."
+        return show(
+            "taste.html",
+            labels=self.labels,
+            corrected=any(view.corrected for view in views),
+            summary=summary,
+            said=said,
+            opened=opened,
+            shown=[TraitRow(view, behind[view.name]) for view in lead],
+            rest=[TraitRow(view, behind[view.name]) for view in views if view not in lead],
+        )
+
+    def stamp(self) -> str:
+        """What differs when the page has something new to show: about the update, and about versions and the record."""
+        forecast = self.mynah.updates.forecast(self.user)
+        shown = [[u.id, u.state, u.progress, u.metrics.get("stage"), u.version] for u in self.updates[:1]]
+        active = self.mynah.active(self.user)
+        kept = [self.labels, active.number if active else 0, len(self.versions)]
+        return json.dumps([[*shown, forecast.when, self.labels], kept])
+
+    def update(self) -> str:
+        """The next update, the one under way, and how the last one ended."""
+        live, last = self.live, self.last
+        return show(
+            "update.html",
+            live=live,
+            last=last,
+            stage=str(live.metrics.get("stage", "")) if live else "",
+            forecast=self.mynah.updates.forecast(self.user),
+            labels=self.labels,
+            least=MIN_LABELS,
+            missing=max(0, MIN_LABELS - self.labels),
+            curves=all(len(points) > 1 for points in self.curves()),
+        )
+
+    @property
+    def live(self) -> Update | None:
+        """The update under way."""
+        return next((update for update in self.updates if update.state in LIVE_STATES), None)
+
+    @property
+    def last(self) -> Update | None:
+        """The last one that ended."""
+        return next((update for update in self.updates if update.state not in LIVE_STATES), None)
+
+    def curves(self) -> list[pd.DataFrame]:
+        """Reward and KL of the update under way, or of the last one."""
+        return [curve(self.live or self.last, name) for name in CURVES]
+
+    def timeline(self, said: str = "", opened: str = "") -> str:
+        """The versions, newest first. opened: the version whose example stands open."""
+        active, trial = self.mynah.active(self.user), self.mynah.trials.of(self.user)
+        return show(
+            "versions.html",
+            versions=list(reversed(self.versions)),
+            active=active.name if active else "base",
+            base_id=self.mynah.engine.base_id,
+            examples=self.mynah.store.versions.examples(self.user.id),
+            writing=trial.example_of if trial and not trial.done else None,
+            said=said,
+            opened=opened,
+        )
+
+    def choices(self) -> list[str]:
+        """What can be tried: versions that may be served, newest first, and the base."""
+        base_id = self.mynah.engine.base_id
+        good = [each.name for each in self.versions if each.status != "rejected" and each.base_id == base_id]
+        return [*reversed(good), "base"]
+
+    def try_form(self) -> str:
+        """The prompt box for two versions side by side."""
+        return show("try.html", choices=self.choices())
+
+    def tried(self) -> str:
+        """The two replies as they grow; empty before the first, and while a version's example is written."""
+        trial: Trial | None = self.mynah.trials.of(self.user)
+        return show("tried.html", trial=trial) if trial and trial.example_of is None else ""
+
+    def record(self) -> str:
+        """How each way of answering has done."""
+        arm, version = self.mynah.chat.served(self.user)
+        return show(
+            "record.html",
+            title="How each way of answering does with you",
+            rows=rows_of(self.mynah.learning.record(self.user), version),
+            served=arm,
+            empty="Compare two replies now and then: here you will see which way of answering wins for you.",
+        )
+
+    def account(self, *, said: str = "", secret: str = "", receipt: str = "") -> str:
+        """Keys, password, data."""
+        keys = [] if receipt else self.mynah.accounts.keys(self.user)
+        return show("account.html", user=self.user, keys=keys, said=said, secret=secret, receipt=receipt)
+
+
+def curve(update: Update | None, name: str) -> pd.DataFrame:
+    """One metric of an update over its steps, as the plot takes it."""
+    steps = update.metrics.get("steps", []) if update else []
+    values = [round(float(step[CURVES[name]]), 4) for step in steps if step.get(CURVES[name]) is not None]
+    return pd.DataFrame({"batch": [f"{number + 1:2}" for number in range(len(values))], name: values})
+
+
+def listed(phrases: list[str]) -> str:
+    """ "a, b and c"."""
+    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"
