@@ -18,6 +18,7 @@ from assistant.ui.admin_page import AdminPage
 from assistant.ui.chat_page import ChatPage
 from assistant.ui.my_assistant import MyAssistantPage
 from assistant.ui.session import Guard, session_user
+from assistant.ui.side_routes import routes as side_routes
 from assistant.ui.sign_in import routes
 from assistant.ui.theme import head, styles, theme
 
@@ -33,6 +34,7 @@ def mount(app: FastAPI, mynah: Mynah) -> FastAPI:
         return user.id if user else None
 
     app.include_router(routes(mynah))
+    app.include_router(side_routes(mynah))
     app.add_middleware(Guard, accounts=mynah.accounts)
     with warnings.catch_warnings():
         # Said of every app with several pages, also where server-side rendering was not asked for.

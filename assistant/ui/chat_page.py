@@ -5,6 +5,7 @@ The open conversation's id lives in the page's address and in a hidden field; ev
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
@@ -13,12 +14,14 @@ from assistant.mynah import Mynah
 from assistant.ui.chat_view import ChatView, draft_names, thumb_given
 from assistant.ui.events import QUIET, notice, panel, person, pressed, wire
 from assistant.ui.live import LiveTurns
+from assistant.ui.verdicts import learned, placed, voted
 from assistant.ui.words import wrote
-from feedback.errors import InvalidInput, MynahError
+from feedback.errors import Conflict, InvalidInput, MynahError, NotFound
 from feedback.types import User
 
 LOOK_EVERY = 0.2  # seconds between two looks at a growing reply
 ADDRESS_JS = "(id) => { history.replaceState({}, '', id ? '/?c=' + encodeURIComponent(id) : '/'); }"
+GO_ON = "Go on from where you stopped."
 MODES = [("One reply", 1), ("Compare two", 2), ("Rank four", 4)]
 
 
@@ -39,7 +42,7 @@ class ChatPage:
             self.thread = panel("thread")
             self.stage = panel("stage")
             with gr.Column(elem_id="composer"):
-                with gr.Accordion("About this chat", open=False, elem_id="about") as self.about:
+                with gr.Accordion("About this chat", open=False, elem_id="about"):
                     self.private = gr.Checkbox(label="Don't learn from this chat", elem_id="private")
                     self.system = gr.Textbox(
                         label="How should it answer in this chat? (optional)",
@@ -47,6 +50,10 @@ class ChatPage:
                         lines=2,
                         max_lines=6,
                         elem_id="system",
+                    )
+                    self.asks = gr.Checkbox(
+                        label="Now and then, let Mynah ask me which of two replies is better (in all chats)",
+                        elem_id="asks",
                     )
                 with gr.Row(elem_id="write"):
                     self.box = gr.Textbox(
@@ -67,73 +74,125 @@ class ChatPage:
         self._wire(blocks)
 
     def _wire(self, blocks: gr.Blocks) -> None:
-        page = [
-            self.here,
-            self.side,
-            self.thread,
-            self.stage,
-            self.about,
-            self.send,
-            self.stop,
-            self.clock,
-            self.notice,
-        ]
+        about = [self.private, self.system, self.asks]
+        page = [self.here, self.side, self.thread, self.stage, self.send, self.stop, self.clock, *about, self.notice]
         asking = [self.here, self.box, self.mode, self.private, self.system]
-        asked = [*page[:-1], self.box, self.private, self.system, self.notice]
-        replies = [self.thread, self.stage, self.notice]
+        asked = [*page[:-1], self.box, self.notice]
+        replies = [self.thread, self.stage, self.asks, self.notice]
         wire(blocks.load, self.open, [], page)
         wire(self.box.submit, self.ask, asking, asked)
         wire(self.send.click, self.ask, asking, asked)
         wire(self.thread.submit, self.write_more, asking, asked)
-        wire(self.clock.tick, self.look, [self.here, self.box], [*page[:-1], self.box, self.notice])
+        wire(self.clock.tick, self.look, [self.here, self.box], asked)
         chosen = wire(self.side.click, self.choose_chat, [self.here], page)
         wire(chosen.then, self.reopen, [self.here], page)  # a look at the other chat may have come in last
         wire(self.thread.click, self.act, [self.here], replies)
         wire(self.stage.click, self.decide, [self.here], replies)
         wire(self.stop.click, self.stop_writing, [self.here], [self.notice])
+        wire(
+            self.private.input,
+            self.set_private,
+            [self.here, self.private],
+            [self.side, self.thread, *about[:1], self.notice],
+        )
+        wire(self.system.blur, self.set_system, [self.here, self.system], [self.notice])
+        wire(self.asks.input, self.set_asks, [self.asks], [self.notice])
         self.here.change(None, [self.here], [], js=ADDRESS_JS, **QUIET)
 
     # ---- opening --------------------------------------------------------------------------------------------------
 
     def open(self, request: gr.Request) -> list[Any]:
-        """The page as its address says."""
+        """The page as its address says: a chat (c), perhaps at a message (m) that was found."""
         user = person(self.mynah, request)
-        wanted = str(dict(request.query_params).get("c", ""))
-        mine = {conversation.id for conversation in self.mynah.chat.list(user)}
-        return self._page(user, wanted if wanted in mine else "")
+        query = dict(request.query_params)
+        here, message = str(query.get("c", "")), str(query.get("m", ""))
+        try:
+            if here:
+                self._turn_to(user, here, message)
+        except NotFound:
+            here = ""
+        return self._page(user, here, about=True)
 
     def choose_chat(self, request: gr.Request, event: gr.EventData, here: str) -> list[Any]:
-        """New chat, open a chat, delete a chat."""
-        user = person(self.mynah, request)
+        """New chat, open a chat, and all that can be done with one in the left column."""
+        user, chat = person(self.mynah, request), self.mynah.chat
         act = pressed(event, "act")
+        if act == "new":
+            return self._page(user, "", about=True)
+        one = pressed(event, "id")
         if act == "open":
-            here = pressed(event, "id")
-        elif act == "new":
-            here = ""
+            self._turn_to(user, one, pressed(event, "message", ""))
+            return self._page(user, one, about=True)
+        if act == "rename":
+            chat.rename(user, one, pressed(event, "title"))
+        elif act in ("archive", "unarchive"):
+            chat.archive(user, one, act == "archive")
         elif act == "remove":
-            self.mynah.chat.remove(user, pressed(event, "id"))
-            here = "" if here == pressed(event, "id") else here
-        return self._page(user, here)
+            chat.remove(user, one)
+            here = "" if here == one else here
+        elif act == "undo":
+            chat.trash.bring_back(user, one)
+        return self._page(user, here, about=not here)
+
+    def _turn_to(self, user: User, here: str, message: str) -> None:
+        """Check that the chat is the person's, and show the branch with the message. Raises NotFound."""
+        self.mynah.chat.conversation(user, here)
+        if message:
+            with suppress(Conflict):  # a reply is being written: the branch that is shown stays
+                self.mynah.chat.turn_to(user, here, message)
 
     def reopen(self, request: gr.Request, here: str) -> list[Any]:
         """The page once more."""
         return self._page(person(self.mynah, request), here)
 
-    def _page(self, user: User, here: str) -> list[Any]:
-        """Every output but the notice: the chat as it is kept, and the reply that is being written, if one is."""
+    def _page(self, user: User, here: str, *, about: bool = False) -> list[Any]:
+        """Every output but the notice: the chat as it is kept, and the reply that is being written, if one is.
+
+        about: also what is set for the chat; not while the person may be changing that.
+        """
         view = ChatView(self.mynah, user, here)
         live = self.live.of(user, here)
-        again = live is not None and not live.question
         return [
             here,
             view.side(),
-            view.thread(without_last_reply=again),
+            view.live_thread(live),
             view.writing(live) if live else "",
-            gr.Accordion(visible=not here),
             gr.Button(visible=live is None),
             gr.Button(visible=live is not None),
             gr.Timer(active=live is not None),
+            *(self._about(user, here) if about else [gr.skip()] * 3),
         ]
+
+    def _about(self, user: User, here: str) -> list[Any]:
+        asks = self.mynah.chat.asking.wanted(user)
+        if not here:
+            return [False, "", asks]
+        conversation = self.mynah.chat.conversation(user, here)
+        return [not conversation.learn, conversation.system, asks]
+
+    # ---- what is set for a chat -----------------------------------------------------------------------------------
+
+    def set_private(self, request: gr.Request, here: str, private: bool) -> list[Any]:
+        """Keep a chat out of learning, or let it in again. A new chat is told when it begins."""
+        user = person(self.mynah, request)
+        if not here:
+            return [gr.skip()] * 3
+        try:
+            self.mynah.chat.set_learn(user, here, not private)
+        except MynahError as error:
+            return [gr.skip(), gr.skip(), not private, notice(error)]
+        view = ChatView(self.mynah, user, here)
+        return [view.side(), view.live_thread(self.live.of(user, here)), gr.skip()]
+
+    def set_system(self, request: gr.Request, here: str, system: str | None) -> None:
+        """How to answer in a chat from now on."""
+        user = person(self.mynah, request)
+        if here:
+            self.mynah.chat.set_system(user, here, system or "")
+
+    def set_asks(self, request: gr.Request, asks: bool) -> None:
+        """Let Mynah ask for comparisons, or not."""
+        self.mynah.chat.asking.want(person(self.mynah, request), bool(asks))
 
     # ---- writing --------------------------------------------------------------------------------------------------
 
@@ -141,20 +200,20 @@ class ChatPage:
         self, request: gr.Request, here: str, text: str, replies: int, private: bool, system: str | None
     ) -> list[Any]:
         """Send a message; in a new chat this opens it."""
-        user = person(self.mynah, request)
+        user, chat = person(self.mynah, request), self.mynah.chat
         if not text.strip():
             raise InvalidInput("There is nothing to send yet: write a message first.")
         if here:
-            turn = self.mynah.chat.send(user, here, text, n=int(replies))
+            turn = chat.send(user, here, text, n=int(replies), ask=True)
         else:
-            here = self.mynah.chat.open(user, system=(system or "").strip(), learn=not private).id
+            here = chat.open(user, system=(system or "").strip(), learn=not private).id
             try:
-                turn = self.mynah.chat.send(user, here, text, n=int(replies))
+                turn = chat.send(user, here, text, n=int(replies), ask=True)
             except MynahError:
-                self.mynah.chat.remove(user, here)
+                chat.discard(user, here)
                 raise
         self.live.begin(user, here, turn, text)
-        return [*self._page(user, here), "", False, ""]
+        return [*self._page(user, here), ""]
 
     def write_more(
         self,
@@ -166,12 +225,20 @@ class ChatPage:
         private: bool,
         system: str | None,
     ) -> list[Any]:
-        """A prompt to try, or another reply to the last message."""
-        if pressed(event, "act") == "try":
+        """A prompt to try, the rest of a reply, an earlier message anew, or another reply to the last one."""
+        user, chat = person(self.mynah, request), self.mynah.chat
+        act = pressed(event, "act")
+        if act == "try":
             return self.ask(request, "", pressed(event, "text"), replies, private, system)
-        user = person(self.mynah, request)
-        self.live.begin(user, here, self.mynah.chat.again(user, here), "")
-        return [*self._page(user, here), text, private, system]
+        if act == "go-on":
+            self.live.begin(user, here, chat.send(user, here, GO_ON), GO_ON)
+        elif act == "revise":
+            message, said = pressed(event, "message"), pressed(event, "text")
+            turn = chat.revise(user, here, message, said, n=int(replies))
+            self.live.begin(user, here, turn, said, instead_of=message)
+        else:
+            self.live.begin(user, here, chat.again(user, here), "")
+        return [*self._page(user, here), gr.skip()]
 
     def look(self, request: gr.Request, here: str, text: str) -> list[Any]:
         """Show the reply as it grows; at its end the thread, or the replies side by side when there are several."""
@@ -181,13 +248,14 @@ class ChatPage:
             return [*self._page(user, here), gr.skip()]
         view = ChatView(self.mynah, user, here)
         if not live.done:
-            return [*[gr.skip()] * 3, view.writing(live), *[gr.skip()] * 5]
+            return [*[gr.skip()] * 3, view.writing(live), *[gr.skip()] * 7]
         self.live.seen(user, here, live)
         page = self._page(user, here)
         if live.error is not None:
             return [*page, live.question or text, notice(live.error)]
-        if len(live.reply_ids) > 1:
-            page[2:4] = [view.thread(without_last_reply=True), view.choice()]
+        if live.to_compare:
+            choice = view.choice(live.to_compare, in_order=live.seen_growing, asked=live.asked)
+            page[2:4] = [view.thread(without_last_reply=True), choice]
         return [*page, gr.skip()]
 
     def stop_writing(self, request: gr.Request, here: str) -> None:
@@ -204,7 +272,10 @@ class ChatPage:
         view = ChatView(self.mynah, user, here)
         act = pressed(event, "act")
         if act == "compare":
-            return [view.thread(without_last_reply=True), view.choice()]
+            return [view.thread(without_last_reply=True), view.choice(), gr.skip()]
+        if act == "branch":
+            self.mynah.chat.turn_to(user, here, pressed(event, "message"))
+            return [view.thread(), "", gr.skip()]
         reply_id = pressed(event, "reply")
         if act == "show":
             self.mynah.chat.show(user, here, reply_id)
@@ -212,7 +283,7 @@ class ChatPage:
             self._edit(user, view, reply_id, pressed(event, "text"))
         else:
             self._thumb(user, view, reply_id, act, event)
-        return [view.thread(), gr.skip()]
+        return [view.live_thread(self.live.of(user, here)), gr.skip(), gr.skip()]
 
     def _thumb(self, user: User, view: ChatView, reply_id: str, act: str, event: gr.EventData) -> None:
         given = thumb_given(self.mynah, reply_id) if act != "thumb" else {}
@@ -239,8 +310,11 @@ class ChatPage:
         user = person(self.mynah, request)
         view = ChatView(self.mynah, user, here)
         act = pressed(event, "act")
+        if act == "dont-ask":
+            self.mynah.chat.asking.want(user, False)
+            return [view.thread(), "", False]
         if act == "skip":
-            return [view.thread(), ""]
+            return [view.thread(), "", gr.skip()]
         order = pressed(event, "order").split(",")
         pick = pressed(event, "pick", "")
         tiers = placed(order, event) if act == "rank" else voted(order, pick)
@@ -248,30 +322,8 @@ class ChatPage:
         best = tiers[0][0]
         self.mynah.chat.show(user, here, best)
         view.said[best] = f"{self._told_apart(user, order)} {learned(ack.labels, ack.changed)}"
-        return [view.thread(), ""]
+        return [view.thread(), "", gr.skip()]
 
     def _told_apart(self, user: User, order: list[str]) -> str:
         writers = [wrote(reply.arm, reply.version)[0] for reply in self.mynah.store.chats.replies(user.id, order)]
         return " · ".join(f"{name}: {by}" for name, by in zip(draft_names(len(order)), writers, strict=True)) + "."
-
-
-def voted(order: list[str], pick: str) -> list[list[str]]:
-    """A vote between replies as tiers, best first."""
-    if pick in ("tie", "neither"):
-        return [order]
-    return [order[:1], order[1:]] if pick == "left" else [order[1:], order[:1]]
-
-
-def placed(order: list[str], event: gr.EventData) -> list[list[str]]:
-    """Places given to replies ("1" is best; equal ones share a tier) as tiers, best first."""
-    places = {reply_id: pressed(event, reply_id, "") for reply_id in order}
-    chosen = sorted({place for place in places.values() if place})
-    tiers = [[reply_id for reply_id in order if places[reply_id] == place] for place in chosen]
-    if sum(len(tier) for tier in tiers) < 2:
-        raise InvalidInput("Give at least two of the replies a place, then save the order.")
-    return tiers
-
-
-def learned(labels: int, changed: str) -> str:
-    """The quiet line after a click."""
-    return f"Learned from {labels} click{'s' * (labels != 1)}. {changed}".strip()

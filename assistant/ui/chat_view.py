@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from assistant.mynah import Mynah
@@ -13,12 +13,16 @@ from assistant.ui.render import show
 from assistant.ui.words import wrote
 from feedback.types import Message, Reply, User
 
-MOST_SHOWN = 4
+MOST_SHOWN = 4  # replies side by side
+MOST_UNDONE = 3  # deleted chats that are offered back
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One reply with what the person has said about it; `said` is the quiet line after a click."""
+    """One reply with what the person has said about it; `said` is the quiet line after a click.
+
+    learn: whether it takes feedback; cut: it ended at its limit of so many tokens, 0 when it did not.
+    """
 
     id: str
     text: str
@@ -28,19 +32,31 @@ class Shown:
     reasons: tuple[str, ...]
     comment: str
     said: str
+    learn: bool = False
+    cut: int = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something stands among its siblings: number `at` of `of`, between before and after ("" at the ends)."""
+
+    at: int
+    of: int
+    before: str
+    after: str
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A question and the reply shown for it. before, after: its neighbours among several replies to the last one."""
+    """A question and the reply shown for it; each with its place, where there are several."""
 
+    id: str
     question: str
-    reply: Shown | None
-    last: bool
-    place: int = 0
-    of: int = 0
-    before: str = ""
-    after: str = ""
+    asked: Place | None
+    reply_message: str = ""
+    reply: Shown | None = None
+    replied: Place | None = None
+    last: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,14 +77,29 @@ class ChatView:
     here: str
     said: dict[str, str] = field(default_factory=dict)
 
-    def thread(self, *, without_last_reply: bool = False) -> str:
-        """The whole conversation. without_last_reply: what answers the last question stands below, on the stage."""
-        learn = True
+    def thread(self, *, without_last_reply: bool = False, until: str = "") -> str:
+        """The whole conversation. without_last_reply: what answers the last question stands below, on the stage.
+
+        until: only what stands before this message, in whose place another is being answered.
+        """
         turns: list[Turn] = []
+        learn = True
         if self.here:
-            learn = self.mynah.store.chats.conversation(self.user.id, self.here).learn
-            turns = self._turns(self.mynah.chat.history(self.user, self.here), without_last_reply)
+            learn = self.mynah.chat.conversation(self.user, self.here).learn
+            messages = list(self.mynah.chat.history(self.user, self.here))
+            ids = [message.id for message in messages]
+            if until in ids:
+                messages = messages[: ids.index(until)]
+            turns = self._turns(messages)
+            if turns and until not in ids:
+                turns[-1] = self._last(turns[-1], without_last_reply)
         return show("thread.html", user=self.user, learn=learn, turns=turns, new=not self.here)
+
+    def live_thread(self, live: LiveTurn | None) -> str:
+        """The conversation as it stands above a reply that is being written."""
+        if live is None:
+            return self.thread()
+        return self.thread(without_last_reply=not live.question, until=live.instead_of)
 
     def side(self) -> str:
         """The conversation list and the way to the other pages."""
@@ -83,48 +114,51 @@ class ChatView:
         drafts = [Draft(reply_id, name, text) for reply_id, name, text in self._named(live.reply_ids, live.texts)]
         return show("stage.html", question=live.question, drafts=drafts, percent=live.percent)
 
-    def choice(self) -> str:
-        """The replies to the last question side by side, at random places and without saying who wrote them."""
-        replies = list(self.mynah.chat.candidates(self.user, self.here))[-MOST_SHOWN:]
-        if len(replies) < 2:
+    def choice(self, ids: Sequence[str] = (), *, in_order: bool = False, asked: bool = False) -> str:
+        """Replies to the last question side by side, without saying who wrote them, at random places.
+
+        ids: which ones, else the newest. in_order: the person has seen them at their places. asked: Mynah wants to know
+        by itself.
+        """
+        replies = list(self.mynah.chat.candidates(self.user, self.here))
+        chosen = [reply for name in ids for reply in replies if reply.id == name] or replies[-MOST_SHOWN:]
+        if len(chosen) < 2:
             return ""
-        random.SystemRandom().shuffle(replies)
-        named = self._named([reply.id for reply in replies], [reply.text for reply in replies])
+        if not in_order:
+            random.SystemRandom().shuffle(chosen)
+        named = self._named([reply.id for reply in chosen], [reply.text for reply in chosen])
         drafts = [Draft(reply_id, name, text) for reply_id, name, text in named]
-        return show("choice.html", drafts=drafts, order=",".join(draft.id for draft in drafts))
+        return show("choice.html", drafts=drafts, order=",".join(draft.id for draft in drafts), asked=asked)
 
     def _named(self, reply_ids: list[str], texts: list[str]) -> list[tuple[str, str, str]]:
         return list(zip(reply_ids, draft_names(len(texts)), texts, strict=True))
 
-    def _turns(self, messages: Sequence[Message], without_last_reply: bool) -> list[Turn]:
+    def _turns(self, messages: Sequence[Message]) -> list[Turn]:
         written = [message.reply_id for message in messages if message.reply_id]
         replies = {reply.id: reply for reply in self.mynah.store.chats.replies(self.user.id, written)}
+        versions = self.mynah.chat.versions(self.user, self.here)
         turns: list[Turn] = []
         for message in messages:
             if message.role == "user":
-                turns.append(Turn(message.content, None, last=False))
+                siblings = [version.id for version in versions[message.id]]
+                turns.append(Turn(message.id, message.content, place(siblings, message.id)))
             elif turns:
-                reply = replies.get(message.reply_id or "")
-                turns[-1] = Turn(turns[-1].question, self._shown(message, reply), last=False)
-        if turns:
-            turns[-1] = self._last(turns[-1], without_last_reply)
+                shown = self._shown(message, replies.get(message.reply_id or ""))
+                turns[-1] = replace(turns[-1], reply=shown, reply_message=message.id)
         return turns
 
     def _last(self, turn: Turn, without_reply: bool) -> Turn:
         if without_reply or turn.reply is None:
-            return Turn(turn.question, None, last=True)
+            return replace(turn, reply=None, last=True)
         ids = [reply.id for reply in self.mynah.chat.candidates(self.user, self.here)]
-        if len(ids) < 2 or turn.reply.id not in ids:
-            return Turn(turn.question, turn.reply, last=True)
-        at = ids.index(turn.reply.id)
-        before, after = ids[at - 1] if at else "", ids[at + 1] if at + 1 < len(ids) else ""
-        return Turn(turn.question, turn.reply, True, at + 1, len(ids), before, after)
+        return replace(turn, replied=place(ids, turn.reply.id), last=True)
 
     def _shown(self, message: Message, reply: Reply | None) -> Shown:
         if reply is None:
             return Shown("", message.content, "", "", 0, (), "", "")
         given = thumb_given(self.mynah, reply.id)
         by, by_long = wrote(reply.arm, reply.version)
+        limit = int(reply.sampling.get("max_tokens", 0))
         return Shown(
             id=reply.id,
             text=message.content,
@@ -134,7 +168,17 @@ class ChatView:
             reasons=tuple(given.get("reasons", ())),
             comment=str(given.get("comment", "")),
             said=self.said.get(reply.id, ""),
+            learn=reply.learn,
+            cut=limit if limit and not reply.ended and len(reply.token_ids) // 4 >= limit else 0,
         )
+
+
+def place(ids: Sequence[str], one: str) -> Place | None:
+    """Where one stands among several; None when it is alone."""
+    if len(ids) < 2 or one not in ids:
+        return None
+    at = ids.index(one)
+    return Place(at + 1, len(ids), ids[at - 1] if at else "", ids[at + 1] if at + 1 < len(ids) else "")
 
 
 def draft_names(count: int) -> Sequence[str]:
@@ -150,4 +194,12 @@ def thumb_given(mynah: Mynah, reply_id: str) -> dict[str, Any]:
 
 def side(mynah: Mynah, user: User, page: str, here: str = "") -> str:
     """The left column of every page."""
-    return show("side.html", user=user, conversations=mynah.chat.list(user), page=page, here=here)
+    return show(
+        "side.html",
+        user=user,
+        conversations=mynah.chat.list(user),
+        archived=mynah.chat.list(user, archived=True),
+        waiting=mynah.chat.trash.waiting(user)[:MOST_UNDONE],
+        page=page,
+        here=here,
+    )

@@ -27,6 +27,18 @@ class Turn(Protocol):
         """One id a draft."""
 
     @property
+    def streams(self) -> bool:
+        """Whether its text comes as it is written."""
+
+    @property
+    def asked(self) -> bool:
+        """At its end: whether its replies are to be compared, because that would teach something."""
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether it may ask at all; if not, several replies were asked for by the person."""
+
+    @property
     def progress(self) -> float:
         """Share of what may be written, 0 to 1."""
 
@@ -38,10 +50,13 @@ class Turn(Protocol):
 
 
 class LiveTurn:
-    """One turn under way. `texts` grows; `done` comes last; `error` is what went wrong, if anything did."""
+    """One turn under way. `texts` grows; `done` comes last; `error` is what went wrong, if anything did.
 
-    def __init__(self, turn: Turn, question: str) -> None:
-        self.question = question
+    question: what it answers, "" for another reply to the last one; instead_of: the message whose place that takes.
+    """
+
+    def __init__(self, turn: Turn, question: str, instead_of: str = "") -> None:
+        self.question, self.instead_of = question, instead_of
         self.reply_ids = list(turn.reply_ids)
         self.texts = [""] * len(self.reply_ids)
         self.error: MynahError | None = None
@@ -52,7 +67,8 @@ class LiveTurn:
         """Read the turn to its end."""
         try:
             for draft, text in self._turn.pieces():
-                self.texts[draft] += text
+                if draft < len(self.texts):  # a rival that was found in the end has its place in the comparison
+                    self.texts[draft] += text
         except MynahError as error:
             self.error = error
         except Exception:
@@ -60,6 +76,22 @@ class LiveTurn:
             self.error = MynahError("The reply could not be finished. Your message is back in the box: send it again.")
         finally:
             self.done = True
+
+    @property
+    def to_compare(self) -> list[str]:
+        """At the end: the replies to show side by side, in the order they were seen in; empty without a choice."""
+        ids = list(self._turn.reply_ids)
+        return ids if len(ids) > 1 and (self._turn.asked or not self._turn.may_ask) else []
+
+    @property
+    def seen_growing(self) -> bool:
+        """Whether the person has read along, and so knows the places."""
+        return self._turn.streams and len(self.texts) > 1
+
+    @property
+    def asked(self) -> bool:
+        """Whether Mynah wants to know by itself."""
+        return self._turn.asked
 
     @property
     def percent(self) -> int:
@@ -78,9 +110,9 @@ class LiveTurns:
         self._turns: dict[tuple[str, str], LiveTurn] = {}
         self._lock = Lock()
 
-    def begin(self, user: User, conversation_id: str, turn: Turn, question: str) -> LiveTurn:
+    def begin(self, user: User, conversation_id: str, turn: Turn, question: str, instead_of: str = "") -> LiveTurn:
         """Start gathering a turn."""
-        live = LiveTurn(turn, question)
+        live = LiveTurn(turn, question, instead_of)
         with self._lock:
             self._turns.pop((user.id, conversation_id), None)
             self._turns[user.id, conversation_id] = live

@@ -12,7 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
-from markdown_it.renderer import RendererProtocol
+from markdown_it.renderer import RendererHTML, RendererProtocol
 from markdown_it.token import Token
 from markupsafe import Markup, escape
 from pygments import highlight
@@ -21,6 +21,7 @@ from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
 from assistant.ui import words
+from assistant.ui.maths import add_maths
 
 HERE = Path(__file__).parent
 
@@ -45,10 +46,20 @@ def _image(_self: RendererProtocol, tokens: list[Token], index: int, _options: A
     return f'<a href="{source}" rel="noopener noreferrer nofollow" target="_blank">{words}</a>'
 
 
+def _fence(self: RendererProtocol, tokens: list[Token], index: int, options: Any, env: Any) -> str:
+    assert isinstance(self, RendererHTML)
+    button = '<button type="button" class="plain" data-act="copy" aria-label="Copy the code">Copy</button>'
+    language = tokens[index].info.split()[:1]
+    name = f"<span>{escape(language[0])}</span>" if language else ""
+    return f'<div class="code"><div class="bar">{name}{button}</div>{self.fence(tokens, index, options, env)}</div>\n'
+
+
 def _parser() -> MarkdownIt:
     parser = MarkdownIt("js-default", {"html": False, "linkify": False, "breaks": True, "highlight": _code})
     parser.add_render_rule("link_open", _link_open)
     parser.add_render_rule("image", _image)
+    parser.add_render_rule("fence", _fence)
+    add_maths(parser)
     return parser
 
 

@@ -27,6 +27,7 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 NOT_OURS = re.compile(r"/(v1|healthz|metrics)(/|$)")
 OPEN = re.compile(r"/(sign-(in|out|up)|(assets|static|svelte)/.+|theme\.css|favicon\.ico|robots\.txt|manifest\.json)")
 PAGES = re.compile(r"/(my-assistant|admin)?/?")
+PARTS = re.compile(r"/search|/conversations/c_\w+\.(md|json)")
 GRADIO = re.compile(r"/config/?|/gradio_api/(run/[^/]+|heartbeat/.+|app_id|login_check|startup-events|theme\.css)/?")
 
 # Gradio compiles its templates in the browser, hence unsafe-eval; nothing may be loaded from or sent to elsewhere, so a
@@ -102,7 +103,7 @@ class Guard:
             return JSONResponse({"error": "This request came from another site; use Mynah's own pages."}, 403)
         if OPEN.fullmatch(path):
             return None
-        if not (PAGES.fullmatch(path) or GRADIO.fullmatch(path)):
+        if not any(ours.fullmatch(path) for ours in (PAGES, PARTS, GRADIO)):
             return _nothing(request)
         user = session_user(request, self.accounts)
         if user is None:

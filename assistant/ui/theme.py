@@ -53,7 +53,8 @@ def styles() -> str:
 
 
 def head() -> str:
-    """What goes into every page's head: our icon and the page's own script."""
+    """What goes into every page's head: our icon and the pages' own scripts."""
     icon = static("logo.svg").replace("#", "%23").replace('"', "'").strip()
     link = f'<link rel="icon" type="image/svg+xml" href="data:image/svg+xml,{icon}">'
-    return f"{link}<script>{static('page.js')}</script>"
+    scripts = (f"<script>{static(name)}</script>" for name in ("page.js", "keys.js", "find.js"))
+    return link + "".join(scripts)

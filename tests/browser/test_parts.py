@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,10 +10,11 @@ import gradio as gr
 import pytest
 from starlette.requests import Request
 
-from assistant.ui.chat_page import placed, voted
+from assistant.ui.chat_view import Place, place
 from assistant.ui.live import LiveTurn
 from assistant.ui.render import markdown
 from assistant.ui.session import same_origin
+from assistant.ui.verdicts import placed, voted
 from assistant.ui.words import ago, duration, wrote
 from feedback.errors import Busy, InvalidInput
 
@@ -32,12 +33,32 @@ from feedback.errors import Busy, InvalidInput
         ("```python\nprint(1)\n```", '<span class="nb">print</span>'),
         ("```nonsense\n<b>\n```", "&lt;b&gt;"),
         ("| a | b |\n|---|---|\n| 1 | 2 |", "<td>1</td>"),
+        ("```python\nprint(1)\n```", 'data-act="copy" aria-label="Copy the code"'),
+        ("```<b>\nx\n```", "<span>&lt;b&gt;</span>"),
+        ("Let $x^2$ be", "<msup><mi>x</mi><mn>2</mn></msup>"),
+        (r"\(a\) and \[b\]", '<math display="block"><mrow><mi>b</mi></mrow></math>'),
+        ("$$\n\\frac{a}{b}\n\n- c\n$$\nthen", "</mfrac><mo>−</mo><mi>c</mi></mrow></math></div>\n<p>then</p>"),
+        ("- one\n  $$\n  x\n  $$\n- two", "<li>two</li>"),
+        ("It costs $5 and $10, or $5-$10.", "It costs $5 and $10, or $5-$10."),
+        ("`$x$` and \\$5$", "<code>$x$</code> and $5$"),
+        ("$$ unclosed\n\nmore", "<p>$$ unclosed</p>"),
+        ("$a_1_2$", '<code class="formula">a_1_2</code>'),
+        (r"$\frac{$", r'<code class="formula">\frac{</code>'),
+        ("$" + "{" * 1500 + "$", '<code class="formula">{{'),
+        ("$" + "x" * 3000 + "$", '<code class="formula">xx'),
+        (r"$\newcommand{\a}{\b\b}\a$", r'<code class="formula">\newcommand'),
+        (r"$\text{<script>alert(1)</script>&lt;}$", "<mtext>&lt;script&gt;alert(1)&lt;/script&gt;&lt;</mtext>"),
+        (r"$\href{javascript:alert(1)}{x}$", "<mrow><mi>x</mi></mrow>"),
+        (r"$\style{position:fixed}{x}\class{y}{z}$", "<mrow><mrow><mi>x</mi></mrow><mrow><mi>z</mi></mrow></mrow>"),
+        (r"$\color{red}{x}$", '<mstyle mathcolor="red">'),
+        (r"$\color{red;x:url(y)}{x}$", "<mstyle><mrow>"),
     ],
 )
 def test_markdown_is_shown_and_nothing_else(text: str, expected: str) -> None:
     shown = markdown(text)
     assert expected in shown
-    assert "<img" not in shown and "<script" not in shown
+    for never in ("<img", "<script", "javascript:", "style=", "onclick="):
+        assert never not in shown.replace("onclick=x&gt;", "")
 
 
 @pytest.mark.parametrize("address", ["javascript:alert(1)", "data:text/html,x", "vbscript:x"])
@@ -99,8 +120,10 @@ def test_words() -> None:
 class _Turn:
     """Two drafts in three pieces; then, if asked to, a failure."""
 
-    reply_ids = ("r1", "r2")
+    reply_ids: Sequence[str] = ("r1", "r2")
     progress = 0.5
+    streams = True
+    asked = may_ask = False
 
     def __init__(self, error: Exception | None = None) -> None:
         self.error = error
@@ -122,3 +145,42 @@ def test_a_live_turn_keeps_what_was_written(error: Any) -> None:
     assert live.done and live.texts == ["one more", "two"] and live.percent == 0
     assert (live.error is None) == (error is None)
     assert live.error is None or "defect" not in live.error.message
+
+
+class _Rival(_Turn):
+    """One reply; when all is written there is a rival to compare it with, if that would teach something."""
+
+    reply_ids: Sequence[str] = ("r1",)
+    streams, may_ask = False, True
+
+    def __init__(self, worth: bool) -> None:
+        super().__init__()
+        self.worth = worth
+
+    def pieces(self) -> Iterator[tuple[int, str]]:
+        yield 0, "one"
+        if self.worth:
+            self.reply_ids, self.asked = ("r1", "r2"), True
+            yield 1, "two"
+
+
+@pytest.mark.parametrize("worth", [True, False])
+def test_a_turn_that_asks_is_one_reply_until_its_end(worth: bool) -> None:
+    live = LiveTurn(_Rival(worth), "?")
+    assert live.reply_ids == ["r1"]
+    live.gather()
+    assert live.texts == ["one"] and live.reply_ids == ["r1"]
+    assert live.to_compare == (["r1", "r2"] if worth else []) and live.asked is worth and not live.seen_growing
+
+
+def test_replies_that_were_read_as_they_grew_keep_their_places() -> None:
+    live = LiveTurn(_Turn(), "?")
+    live.gather()
+    assert live.to_compare == ["r1", "r2"] and live.seen_growing and not live.asked
+
+
+def test_places() -> None:
+    assert place(["a"], "a") is None and place(["a", "b"], "c") is None
+    assert place(["a", "b", "c"], "a") == Place(1, 3, "", "b")
+    assert place(["a", "b", "c"], "b") == Place(2, 3, "a", "c")
+    assert place(["a", "b", "c"], "c") == Place(3, 3, "b", "")

@@ -63,9 +63,9 @@ def test_a_chat_that_is_not_learned_from(chat: Page) -> None:
     expect(chat.get_by_text("Mynah does not learn from this chat")).to_be_visible()
     expect(chat.get_by_role("button", name="Good reply")).to_have_count(0)
     chat.locator("#side .here").hover()
-    chat.locator("#side .here [data-act=remove]").click()
-    chat.get_by_role("button", name="Delete?").click()
-    expect(chat.locator("#side").get_by_text("A secret.")).to_have_count(0)
+    chat.locator("#side .here .more-of > summary").click()
+    chat.locator("#side .here").get_by_role("button", name="Delete").click()
+    expect(chat.locator("#side .talks").get_by_role("link", name="A secret.")).to_have_count(0)
 
 
 def test_wrong_input_is_told_and_lost_nowhere(chat: Page) -> None:

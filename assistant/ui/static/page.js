@@ -1,10 +1,9 @@
-// What belongs to the whole page: keys, the menu on narrow screens, light and dark, and following a reply as it grows.
+// What belongs to the whole page: the menu on narrow screens, light and dark, and following a reply as it grows.
 (() => {
   if (window.mynahPage) return; // Gradio runs what is in the head twice
   window.mynahPage = true;
   const root = document.documentElement;
   const side = () => document.getElementById('side');
-  const click = (selector) => document.querySelector(selector)?.click();
 
   // Light, dark or as the system says. Gradio follows a class on the body.
   const paint = () => {
@@ -23,13 +22,6 @@
       side().classList.toggle('open');
     } else if (!event.target.closest('#side')) {
       side()?.classList.remove('open');
-    }
-  });
-
-  document.addEventListener('keydown', (event) => {
-    if (event.key === 'Escape') {
-      side()?.classList.remove('open');
-      click('#stop:not(.hide)');
     }
   });
 

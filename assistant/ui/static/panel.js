@@ -7,7 +7,7 @@ const send = (source, extra) => {
 };
 
 const copy = async (button) => {
-  const text = button.dataset.text;
+  const text = button.dataset.text ?? button.closest('.code').querySelector('code').textContent;
   try {
     await navigator.clipboard.writeText(text);
   } catch {
@@ -47,7 +47,7 @@ element.addEventListener('click', (event) => {
   if (source.dataset.act === 'copy') copy(source);
   else if (source.dataset.act === 'close') source.closest('details').open = false;
   else if (sure(source)) {
-    document.getElementById('side').classList.remove('open');
+    if (['open', 'new'].includes(source.dataset.act)) document.getElementById('side').classList.remove('open');
     send(source);
   }
 });

@@ -1,0 +1,82 @@
+// Search in the left column as one types, and the way to the message that was found.
+(() => {
+  if (window.mynahFind) return; // Gradio runs what is in the head twice
+  window.mynahFind = true;
+  let typed = '';
+  let html = '';
+  let number = 0;
+  let timer = 0;
+  let focused = false;
+  let box = null;
+  let wanted = new URLSearchParams(location.search).get('m') ?? '';
+
+  const show = () => {
+    const place = document.getElementById('found');
+    if (!place) return;
+    place.innerHTML = html; // made by the server, which escaped all that people wrote
+    document.getElementById('side').classList.toggle('finding', html !== '');
+  };
+  const words = (text) => {
+    const line = document.createElement('p');
+    line.className = 'quiet';
+    line.role = 'alert';
+    line.textContent = text;
+    return line.outerHTML;
+  };
+  const ask = async () => {
+    const mine = ++number;
+    let answer = '';
+    if (typed.trim()) {
+      try {
+        const response = await fetch(`/search?${new URLSearchParams({ q: typed, page: box.dataset.on })}`);
+        const isPage = response.headers.get('content-type')?.startsWith('text/html');
+        answer = isPage ? await response.text() : words((await response.json()).error);
+      } catch {
+        answer = words('The server did not answer. Check that it runs, then type again.');
+      }
+    }
+    if (mine !== number) return; // something else was typed meanwhile
+    html = answer;
+    show();
+  };
+  document.addEventListener('input', (event) => {
+    if (event.target.id !== 'search') return;
+    typed = event.target.value;
+    clearTimeout(timer);
+    timer = setTimeout(ask, 120);
+  });
+  document.addEventListener('keydown', (event) => {
+    if (event.target.id !== 'search' || event.key !== 'Escape' || !typed) return;
+    event.target.value = typed = '';
+    event.stopPropagation();
+    ask();
+  }, true);
+  document.addEventListener('focusin', (event) => { focused = event.target.id === 'search'; });
+  document.addEventListener('click', (event) => {
+    wanted = event.target.closest('#found [data-message]')?.dataset.message ?? wanted;
+  }, true);
+
+  // The column is drawn anew after every change: what was typed stays, and is looked for again.
+  const look = () => {
+    const now = document.getElementById('search');
+    if (now && now !== box) {
+      box = now;
+      box.value = typed;
+      if (focused) box.focus();
+    }
+    const place = document.getElementById('found');
+    if (html && place && !place.firstChild) {
+      show();
+      ask();
+    }
+    const message = wanted && document.getElementById(wanted);
+    if (message) {
+      wanted = '';
+      message.classList.add('hit');
+      requestAnimationFrame(() => message.scrollIntoView({ block: 'center' }));
+    }
+  };
+  const begin = () => new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
+  if (document.readyState === 'loading') addEventListener('DOMContentLoaded', begin);
+  else begin();
+})();
