@@ -94,9 +94,7 @@ class Trials:
         """Write a version's example beside the base's; None when it is kept already. Raises as `begin` does."""
         number = version_number(name)
         if number is None:
-            raise InvalidInput(
-                "A version's example is compared with the base; name a version.", param="version"
-            )
+            raise InvalidInput("A version's example is compared with the base; name a version.", param="version")
         version = self._store.versions.version(user.id, number)
         if any(example.prompt == EXAMPLE_PROMPT for example in self._store.versions.examples(user.id).get(number, [])):
             return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from typing import Any
 
@@ -34,10 +35,11 @@ class AdminPage:
             self.server = panel("server")
             self.record = panel("record")
             self.audit = panel("audit")
+            self.seen = gr.Textbox(visible=False)
             notice = panel("notice")
         everything = [self.side, self.people, self.settings, self.server, self.record, self.audit]
         wire(blocks.load, self.open, [], [*everything, notice])
-        wire(gr.Timer(LOOK_EVERY).tick, self.look, [], [self.server, notice])
+        wire(gr.Timer(LOOK_EVERY).tick, self.look, [self.seen], [self.seen, self.server, notice])
         wire(self.people.click, self.act, [], [self.people, self.audit, notice])
         wire(self.settings.click, self.set, [], [self.settings, self.people, self.audit, notice])
         wire(self.server.click, self.cancel, [], [self.server, self.audit, notice])
@@ -50,9 +52,11 @@ class AdminPage:
         shown = [view.people(), view.settings(), view.server(), view.record(), view.log()]
         return [side(self.mynah, user, "admin"), *shown]
 
-    def look(self, request: gr.Request) -> str:
-        """What runs now."""
-        return AdminView(self.mynah, admin(self.mynah, request)).server()
+    def look(self, request: gr.Request, seen: str) -> list[Any]:
+        """What runs now, if that is something else than at the last look."""
+        view = AdminView(self.mynah, admin(self.mynah, request))
+        jobs = json.dumps([[job.id, job.state, job.progress] for job in view.jobs()])
+        return [gr.skip(), gr.skip()] if jobs == seen else [jobs, view.server()]
 
     def act(self, request: gr.Request, event: gr.EventData) -> list[Any]:
         """Add, invite, set a password, disable, enable, remove."""

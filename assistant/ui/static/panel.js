@@ -22,9 +22,10 @@ const copy = async (button) => {
   setTimeout(() => button.classList.remove('done'), 1200);
 };
 
-// Whatever cannot be taken back asks once more, in its own place.
-const sure = (button) => {
-  if (button.dataset.confirm === undefined || button.classList.contains('sure')) return true;
+// Whatever cannot be taken back asks once more, in its own place, and goes on asking when the panel is drawn anew meanwhile.
+let asked = { of: '', until: 0 };
+const nameOf = (button) => JSON.stringify([button.dataset.act, button.dataset.id, button.dataset.name]);
+const ask = (button) => {
   const before = button.innerHTML;
   const label = button.getAttribute('aria-label');
   button.classList.add('sure');
@@ -35,9 +36,23 @@ const sure = (button) => {
     button.classList.remove('sure');
     button.innerHTML = before;
     if (label) button.setAttribute('aria-label', label);
-  }, 4000);
+  }, asked.until - Date.now());
+};
+const sure = (button) => {
+  if (button.dataset.confirm === undefined) return true;
+  if (button.classList.contains('sure')) {
+    asked.until = 0;
+    return true;
+  }
+  asked = { of: nameOf(button), until: Date.now() + 4000 };
+  ask(button);
   return false;
 };
+new MutationObserver(() => {
+  if (Date.now() >= asked.until) return;
+  const again = [...element.querySelectorAll('[data-confirm]:not(.sure)')].filter((button) => nameOf(button) === asked.of);
+  again.forEach(ask);
+}).observe(element, { childList: true, subtree: true });
 
 element.addEventListener('click', (event) => {
   const source = event.target.closest('[data-act]');
