@@ -52,7 +52,7 @@ class UpdateConfig:
     reward: RewardConfig = field(default_factory=RewardConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     gate: GateConfig = field(default_factory=GateConfig)
-    own_prompts: int = 16
+    own_prompts: int = 8
     own_tokens: int = 256
     own_replies: int = 4
     start: Literal["fresh", "parent"] = "fresh"

@@ -54,7 +54,7 @@ class PPOConfig:
     gamma, gae_lambda, vf_coef, value_rate: discount, and for "gae" its lambda, loss weight and learning rate.
     """
 
-    batches: int = 4
+    batches: int = 2
     prompts: int = 8
     replies: int = 4
     max_tokens: int = 64
@@ -64,7 +64,7 @@ class PPOConfig:
     learning_rate: float = 1e-3
     clip_range: float = 0.2
     kl_coef: float = 0.1
-    target_kl: float = 0.06
+    target_kl: float = 0.1
     kl_horizon: int = 32
     advantage: Literal["leave_one_out", "gae"] = "leave_one_out"
     gamma: float = 1.0

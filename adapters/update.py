@@ -47,7 +47,7 @@ ADAPTER = "candidate"
 KL_SHARE = 0.9  # of the gate's budget: a candidate beyond it is drawn back towards the base before it is judged
 SCALINGS = 3  # at most, after a stage
 LEAST_SHARE = 0.75  # of the budget: the first step is lengthened if it falls shorter
-KL_PROMPTS = 16  # gate prompts to estimate a KL on before anything is written
+KL_PROMPTS = 8  # gate prompts to estimate a KL on before anything is written
 NOISE = 1.0  # standard errors by which the scores must rise for PPO to go on
 
 
@@ -120,6 +120,11 @@ class Update:
         least = LEAST_SHARE if self.config.start == "fresh" else 0.0
         self._finish("warm_start", max(1, self.config.gate.measured.replies // 2), least)
 
+    def _won(self, stage: Stage) -> float:
+        """The win rate that was measured after a stage, 0 if none was."""
+        rates = self.run.journal.of(stage, "win_rate/head")
+        return rates[-1] if rates else 0.0
+
     def _first_step(self) -> None:
         config, entries, rated = self.config.warm_start, [*self.entries, *self.own], list[Rated]()
         for number, entry in enumerate(entries):
@@ -138,7 +143,7 @@ class Update:
         self._reach_budget()
 
     def ppo(self) -> None:
-        """Go on-policy with fresh replies, as long as it adds something."""
+        """Go on-policy with fresh replies, as long as it adds something; what adds nothing is not kept."""
         if self._resume("ppo"):
             return
         self.run.tell("ppo", 0.0)
@@ -211,6 +216,7 @@ class Update:
     def _finish(self, stage: Stage, replies: int, least: float = 0.0) -> None:
         """Scale the candidate to the KL budget, report its win rate so far, and mark the stage as finished.
 
+        What PPO made is kept only if it wins more often than what it started from, by the head that both learned from.
         least: share of the budget below which it is lengthened; what goes beyond the budget is always drawn back.
         """
         if has_finite_weights(self.policy, ADAPTER):
@@ -222,6 +228,10 @@ class Update:
                 "win_rate/head": pair.win_rate(self.job.train_head),
                 "win_rate/kl": sample.kl,
             }
+            if stage == "ppo" and metrics["win_rate/head"] <= self._won("warm_start"):
+                self.policy.drop_adapter(ADAPTER)
+                self.policy.load_adapter(ADAPTER, self.run.checkpoint / "warm_start")
+                self.sample, metrics["win_rate/kept"] = None, 0.0
             steps = [row["step"] for row in self.run.journal.rows if row["stage"] == stage]
             self.run.tell(stage, 1.0, max(steps, default=0) + 1, metrics)
         with whole_folder(self.run.checkpoint / stage) as draft:
@@ -236,7 +246,7 @@ class Update:
         entries = self.base.prompts[:KL_PROMPTS]
         groups = [entry.group for entry in entries]
         tokens = sum(len(reply) for group in groups for reply in group.replies)
-        for _ in range(SCALINGS):
+        for _ in range(2):
             logprobs = reply_logprobs(self.policy, groups, self.config.pool.temperature, ADAPTER)
             moved = sum(float((e.ref_logprobs - p).sum()) for e, p in zip(entries, logprobs, strict=True)) / tokens
             if not math.isfinite(moved) or abs(moved / self.budget - 1) < 0.05:

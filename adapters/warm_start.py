@@ -32,9 +32,14 @@ from adapters.pool import MAX_POSITIONS
 
 @dataclass(frozen=True)
 class WarmStartConfig:
-    """steps: parts of the pool; size: root mean square of B's entries after one step; discount: of what the reward
-    does later, a token; damping: share of the mean curvature that is added everywhere; max_ratio: clip above."""
+    """How the pool is learned from.
 
+    replies: of each prompt, those that earned most and least; steps: parts of the pool; size: root mean square of B's
+    entries after one step; discount: of what the reward does later, a token; damping: share of the mean curvature that
+    is added everywhere; max_ratio: clip above.
+    """
+
+    replies: int = 4
     steps: int = 6
     size: float = 0.005
     discount: float = 0.9
@@ -49,6 +54,14 @@ class Rated:
     group: Group
     ref_logprobs: Tensor
     credit: Tensor
+
+    def extremes(self, count: int) -> Rated:
+        """The `count` replies that say most: half of them those that earned most, half those that earned least."""
+        order = self.credit.sum(1).argsort(descending=True, stable=True).tolist()
+        if len(order) <= count:
+            return self
+        keep = sorted(order[: count - count // 2] + order[len(order) - count // 2 :])
+        return Rated(self.group.only(keep), self.ref_logprobs[keep], self.credit[keep])
 
 
 def warm_start(
@@ -67,7 +80,9 @@ def warm_start(
     parameters = policy.trainable(adapter)
     squares = [torch.zeros_like(parameter) for parameter in parameters]
     order = np.random.default_rng(seed).permutation(len(rated))
-    parts = [[rated[i] for i in part] for part in np.array_split(order, config.steps) if len(part)]
+    parts = [
+        [rated[i].extremes(config.replies) for i in part] for part in np.array_split(order, config.steps) if len(part)
+    ]
     batches = [
         [[part[i] for i in batch] for batch in micro_batches([r.group for r in part], MAX_POSITIONS)] for part in parts
     ]

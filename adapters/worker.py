@@ -97,7 +97,7 @@ def _expected_seconds(job: JobSpec | PoolJob) -> dict[Stage, float]:
     if isinstance(job, PoolJob):
         return expected | {"warm_start": 0.0, "ppo": 0.0, "gate": 0.0}
     own = min(len(job.prompts), config.own_prompts)
-    learned = each * len(pool.prompts) + own * config.own_replies * config.pool.max_tokens
+    learned = config.warm_start.replies * config.pool.max_tokens * (len(pool.prompts) + own)
     batch = config.ppo.prompts * config.ppo.replies * config.ppo.max_tokens
     stage_end = len(gate.prompts.prompts) * measured.replies * measured.max_tokens * (WRITE + 2 * READ)
     expected["pool"] += own * config.own_replies * config.pool.max_tokens * (WRITE + READ)

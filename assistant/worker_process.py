@@ -49,7 +49,9 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C in the terminal is ours to answer
+                # Ctrl-C in the terminal is ours to answer. Not a session of its own: Linux shares the processor out
+                # between sessions first (autogroup), and `nice` would count for nothing between it and us.
+                process_group=0,
             )
         with contextlib.suppress(psutil.Error, OSError):
             psutil.Process(self._process.pid).nice(nice)

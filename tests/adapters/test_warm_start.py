@@ -81,3 +81,17 @@ def test_scaling_changes_b_alone(policy: Policy) -> None:
     scale_b(policy, "mia", 0.5)
     after = policy.adapter_state("mia")
     assert all(torch.equal(after[key], before[key] * (0.5 if "lora_B" in key else 1.0)) for key in after)
+
+
+def test_what_earned_most_and_least_is_learned_from() -> None:
+    def group(count: int) -> Group:
+        replies = [[number] for number in range(count)]
+        return Group([1], replies, [True] * count, torch.zeros(1, 2), [torch.zeros(0, 2)] * count)
+
+    credit = torch.tensor([[0.5], [3.0], [-2.0], [0.1], [1.0], [-1.0]])
+    kept = Rated(group(6), credit - 9.0, credit).extremes(4)
+    assert kept.group.replies == [[1], [2], [4], [5]]
+    assert kept.credit.tolist() == [[3.0], [-2.0], [1.0], [-1.0]]
+    assert torch.equal(kept.ref_logprobs, kept.credit - 9.0)
+    few = Rated(group(3), credit[:3], credit[:3])
+    assert few.extremes(4) is few

@@ -118,6 +118,7 @@ def test_a_restart_pauses_and_goes_on(mynah: Mynah, user: User) -> None:
         assert state_of(mynah, update) == "running"
         first = worker_of(job)
         assert first.nice() == mynah.config.nice
+        assert os.getsid(first.pid) == os.getsid(0) and os.getpgid(first.pid) == first.pid, "so that nice counts"
         assert updates.forecast(user).position == 0
         begun = datetime.now()
     assert datetime.now() - begun < timedelta(seconds=10)
