@@ -61,7 +61,8 @@ class Rated:
         if len(order) <= count:
             return self
         keep = sorted(order[: count - count // 2] + order[len(order) - count // 2 :])
-        return Rated(self.group.only(keep), self.ref_logprobs[keep], self.credit[keep])
+        longest = max(len(self.group.replies[i]) for i in keep)
+        return Rated(self.group.only(keep), self.ref_logprobs[keep, :longest], self.credit[keep, :longest])
 
 
 def warm_start(
