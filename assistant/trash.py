@@ -36,11 +36,13 @@ class Trash:
         self._purge()
 
     def close(self) -> None:
-        """No purging any more."""
+        """No purging any more; waits for the one under way, since the store closes next."""
         with self._lock:
             self._running = False
-            if self._timer is not None:
-                self._timer.cancel()
+            timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+            timer.join()
 
     def put_away(self, user: User, conversation_id: str) -> None:
         """Delete a conversation. Raises NotFound."""

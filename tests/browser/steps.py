@@ -39,9 +39,13 @@ def say(page: Page, text: str, mode: str = "One reply") -> None:
 
 
 def answer(page: Page, text: str) -> Locator:
-    """The reply to a message, once it is written."""
+    """The reply to a message, once it is written. If Mynah asks which of two is better, that is left for later."""
     turn = page.locator("#thread .turns > li").last
     expect(turn.locator(".asked")).to_have_text(text)
+    asked = page.locator("#stage .choice", has_text="so it asks")
+    expect(turn.locator(".reply").or_(asked)).to_be_visible()
+    if asked.is_visible():
+        asked.get_by_role("button", name="Decide later").click()
     expect(turn.locator(".reply")).to_be_visible()
     return turn.locator(".reply")
 

@@ -60,14 +60,16 @@
     if (form) {
       form.open = false;
       form.querySelector('summary').focus();
-    } else if (side?.classList.contains('open')) side.classList.remove('open');
-    else if (document.querySelector('#stop:not(.hide)')) click('#stop');
+    } else if (side?.classList.contains('open')) {
+      side.classList.remove('open');
+      target.blur();
+    } else if (document.querySelector('#stop:not(.hide)')) click('#stop');
     else target.blur();
   };
 
   document.addEventListener('keydown', (event) => {
     const { key, target } = event;
-    if (document.getElementById('keys') || event.isComposing) return;
+    if (document.querySelector('#keys[open]') || event.isComposing) return;
     if (key === 'Escape') escape(target);
     if (event.ctrlKey || event.metaKey || event.altKey || (off() && key !== '?')) return;
     if (target.closest('input:not([type=radio], [type=checkbox], [type=range], [type=button]), textarea, select, [contenteditable]')) return;
