@@ -1,0 +1,131 @@
+"""The page "My assistant": why something was learned, versions side by side, taking everything out, starting over."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from adapters.policy import Policy
+from tests.browser.site import Site
+from tests.browser.steps import ask, bring, sign_in
+from tests.browser.versions import give_version
+
+pytestmark = pytest.mark.browser
+
+
+def test_my_assistant(page: Page, site: Site, policy: Policy) -> None:
+    site.add("Mia")
+    sign_in(page, site, "Mia")
+    expect(page.get_by_role("heading", name="Hello, Mia.")).to_be_visible()
+    ask(page, "What is a hive?").get_by_role("button", name="Good reply").click()
+    expect(page.locator("#thread .said").first).to_be_visible()
+    bring(page, site, "Mia", 11)
+    page.goto(f"{site.url}/my-assistant")
+    take_a_click_back(page)
+    start_and_cancel_an_update(page)
+    expect(page.locator("#try section")).to_have_count(0)  # nothing to compare the base with yet
+    give_version(site, policy, "Mia")
+    expect(page.locator("#versions .here")).to_contain_text("v1")  # the page looks by itself
+    before_and_after(page)
+    try_two_side_by_side(page)
+    expect(page.locator("#record")).to_contain_text("1 of 1")
+    take_everything_out(page)
+    start_over(page)
+    expect(page.locator("#side .talks")).to_contain_text("What is a hive?")
+
+
+def take_a_click_back(page: Page) -> None:
+    expect(page.get_by_text("From 12 clicks.")).to_be_visible()
+    trait = page.locator("#taste .traits .trait:not(:empty)").first
+    trait.get_by_label("Correct:").click()
+    click = trait.locator(".behind li", has_text="A choice").first
+    expect(click.locator("q").first).to_contain_text("You can count to")
+    expect(click.locator("q").last).to_contain_text("is a number.")
+    click.get_by_role("button", name="Take back").click()
+    click.get_by_role("button", name="Forget this click?").click()
+    expect(page.locator("#taste .said")).to_contain_text("The click is taken back.")
+    expect(page.get_by_text("From 11 clicks.")).to_be_visible()
+
+
+def start_and_cancel_an_update(page: Page) -> None:
+    page.get_by_role("button", name="Update now").click()
+    expect(page.get_by_role("progressbar", name="Progress of the update")).to_be_visible()
+    page.get_by_role("button", name="Cancel the update").click()
+    page.get_by_role("button", name="Cancel it?").click()
+    expect(page.locator("#update .last")).to_contain_text("You cancelled it.")
+
+
+def before_and_after(page: Page) -> None:
+    page.get_by_role("button", name="Show before and after").click()
+    sides = page.locator("#versions .pair article")
+    expect(sides).to_have_count(2)
+    expect(sides.first).to_contain_text("Before: base")
+    expect(sides.last.locator(".text")).to_be_visible()
+    shown = sides.all_inner_texts()
+    page.reload()
+    page.get_by_text("Before and after, to the same prompt").click()
+    expect(sides.first).to_be_visible()
+    assert sides.all_inner_texts() == shown, "written once, kept from then on"
+
+
+def try_two_side_by_side(page: Page) -> None:
+    page.get_by_label("Prompt").fill("Tell me about the sea.")
+    expect(page.get_by_label("Left")).to_have_value("base")
+    expect(page.get_by_label("Right")).to_have_value("v1")
+    page.get_by_role("button", name="Let both answer").click()
+    sides = page.locator("#tried .pair article")
+    expect(sides).to_have_count(2)
+    expect(page.locator("#tried").get_by_role("button", name="Stop")).to_have_count(0)
+    expect(sides.first.locator(".text")).to_contain_text(re.compile(r"\w"))
+    expect(sides.last.locator(".text")).to_contain_text(re.compile(r"\w"))
+    expect(page.locator("#side .talks li")).to_have_count(1)
+    page.get_by_label("Right").select_option("base")
+    page.get_by_role("button", name="Let both answer").click()
+    expect(page.get_by_role("alert")).to_contain_text("two different versions")
+    expect(page.get_by_label("Prompt")).to_have_value("Tell me about the sea.")
+
+
+def take_everything_out(page: Page) -> None:
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Take everything out").click()
+    archive = zipfile.ZipFile(io.BytesIO(download.value.path().read_bytes()))
+    assert "adapters/v1/adapter_model.safetensors" in archive.namelist()
+    kept = {name: json.loads(archive.read(f"{name}.json")) for name in ("conversations", "replies", "examples")}
+    assert len(kept["conversations"]) == 1 and list(kept["examples"]) == ["v1"]
+    assert "Tell me about the sea." not in json.dumps(kept), "what was only tried is kept nowhere"
+
+
+def start_over(page: Page) -> None:
+    page.get_by_text("Start over").click()
+    page.get_by_role("button", name="Forget what was learned").click()
+    page.get_by_role("button", name="Forget everything?").click()
+    expect(page.locator("#account .said")).to_contain_text("1 versions. Chats stay.")
+    expect(page.locator("#taste")).to_contain_text("Nothing yet.")
+    expect(page.locator("#versions .here")).to_contain_text("base")
+    expect(page.locator("#versions")).not_to_contain_text("v1")
+    expect(page.locator("#update")).to_contain_text("you have given 0")
+    expect(page.locator("#try section")).to_have_count(0)
+    expect(page.locator("#tried section")).to_have_count(0)
+
+
+def test_everything_goes_with_a_receipt(page: Page, site: Site) -> None:
+    site.add("Noa")
+    sign_in(page, site, "Noa")
+    expect(page.get_by_role("heading", name="Hello, Noa.")).to_be_visible()
+    page.goto(f"{site.url}/my-assistant")
+    page.get_by_text("Delete me").click()
+    page.get_by_label("Your name").fill("Nora")
+    page.get_by_role("button", name="Delete everything").click()
+    expect(page.get_by_role("alert")).to_contain_text("type your name, Noa")
+    page.get_by_label("Your name").fill("Noa")
+    page.get_by_role("button", name="Delete everything").click()
+    expect(page.get_by_role("heading", name="Everything about you is deleted")).to_be_visible()
+    assert json.loads(page.locator(".receipt").inner_text())["name"] == "Noa"
+    assert "Noa" not in site.command("user", "list")
+    page.goto(site.url)
+    expect(page).to_have_url(f"{site.url}/sign-in")
