@@ -127,6 +127,13 @@ class Comparison:
         """Share of replies that leave the subject."""
         return float(np.mean(np.concatenate([read.subject for read in reads]) < self.floor))
 
+    def form(self, config: GateConfig) -> list[Check]:
+        """The checks of endings and subject."""
+        return [
+            check_endings(*self.endings(self.mine), *self.endings(self.base), config),
+            check_subject(self.off_subject(self.mine), self.off_subject(self.base), config),
+        ]
+
     def broken(self, read: Read) -> Flags:
         """Which replies stopped in mid-sentence or left the subject, (N,)."""
         measured = zip(read.texts, read.ended, read.subject, strict=True)
@@ -163,8 +170,6 @@ def run_gate(
     provoked = draw_sample(policy, adapter, base.provoking, measured.provoking_replies, measured, seed + 1)
     progress(0.9)
     pair = Comparison(judge, base.prompts, sample.groups)
-    broken, ended = pair.endings(pair.mine)
-    base_broken, base_ended = pair.endings(pair.base)
     entries = [*base.prompts, *base.provoking]
     return [
         check_finite(sample.finite and provoked.finite),
@@ -174,8 +179,7 @@ def run_gate(
         ),
         check_kl(sample.kl, labels, config),
         check_length(mean_words(pair.mine) / max(mean_words(pair.base), 1e-9), config),
-        check_endings(broken, ended, base_broken, base_ended, config),
-        check_subject(pair.off_subject(pair.mine), pair.off_subject(pair.base), config),
+        *pair.form(config),
         check_variety(distinct_pairs(pair.mine, pair.base) / max(distinct_pairs(pair.base, pair.mine), 1e-9), config),
         check_questions(answers, answer_scores([ref for _, ref in base.questions]), config),
         check_safety(

@@ -46,6 +46,7 @@ from feedback.reward_head import RewardHead
 ADAPTER = "candidate"
 KL_SHARE = 0.9  # of the gate's budget: a candidate beyond it is drawn back towards the base before it is judged
 SCALINGS = 3  # at most, after a stage
+DRAWN_BACK, SPARE = 0.85, 0.02  # factor of B, and distance to the gate's bounds, when replies end badly or wander off
 LEAST_SHARE = 0.75  # of the budget: the first step is lengthened if it falls shorter
 KL_PROMPTS = 8  # gate prompts to estimate a KL on before anything is written
 NOISE = 1.0  # standard errors by which the scores must rise for PPO to go on
@@ -254,16 +255,30 @@ class Update:
             self._scale(moved, most=4.0)
 
     def _draw(self, replies: int, *, least: float) -> Sample:
-        """The candidate's replies to the gate prompts; B is scaled until their KL is within the budget and not below
-        `least` of it (or SCALINGS times were not enough)."""
+        """The candidate's replies to the gate prompts, B being scaled (SCALINGS times at most) until their KL is within
+        the budget and not below `least` of it, and endings and subject are as sound as the gate will ask."""
         for tries in range(SCALINGS + 1):
             sample = draw_sample(
                 self.policy, ADAPTER, self.base.prompts, replies, self.config.gate.measured, self.job.seed
             )
-            if least * self.budget <= sample.kl <= self.budget or tries == SCALINGS or not sample.finite:
+            if tries == SCALINGS or not sample.finite:
                 break
-            self._scale(sample.kl, most=1.5)
+            if sample.kl > self.budget:
+                self._scale(sample.kl, most=1.0)
+            elif not self._sound(sample):
+                scale_b(self.policy, ADAPTER, DRAWN_BACK)
+                least = 0.0
+            elif sample.kl < least * self.budget:
+                self._scale(sample.kl, most=1.5)
+            else:
+                break
         return sample
+
+    def _sound(self, sample: Sample) -> bool:
+        """Whether the gate's checks of form pass with a little to spare, so that other replies pass them too."""
+        pair = Comparison(self.judge, self.base.prompts, sample.groups)
+        checks = pair.form(self.config.gate)
+        return all(check.value <= check.bound - SPARE for check in checks)
 
     def _scale(self, kl: float, most: float) -> None:
         """Scale B, up to `most` times, so that a KL of `kl` should come to lie a little within the budget.

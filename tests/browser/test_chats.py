@@ -116,11 +116,11 @@ def test_exports_come_through_a_checked_route(chat: Page, site: Site) -> None:
     conversation = parse_qs(urlsplit(chat.url).query)["c"][0]
     answer = chat.request.get(f"{site.url}/conversations/{conversation}.json")
     assert [message["role"] for message in json.loads(answer.text())["messages"]] == ["user", "assistant"]
-    site.add("Eli")
+    site.add("Ulf")
     with httpx.Client(base_url=site.url, headers={"Origin": site.url}, timeout=30) as client:
         paths = [f"/conversations/{conversation}.md", f"/conversations/{conversation}.json", "/search?q=mountain"]
         assert [client.get(path).status_code for path in paths] == [401] * 3
-        client.post("/sign-in", data={"name": "Eli", "password": PASSWORD})
+        client.post("/sign-in", data={"name": "Ulf", "password": PASSWORD})
         assert [client.get(path).status_code for path in paths] == [404, 404, 200]
         assert "mountain." not in client.get(paths[2]).text
         assert client.get(f"/conversations/{conversation}.zip").status_code == 404

@@ -69,17 +69,18 @@ def test_admin_handlers_check_the_role_themselves(client: httpx.Client, site: Si
     config = client.get("/config").json()
     wanted = ("people", "settings", "server", "audit")
     panels = {part["id"] for part in config["components"] if part["props"].get("elem_id") in wanted}
-    events = [number for number, event in enumerate(config["dependencies"]) if panels & set(event["outputs"])]
+    events = [(number, event) for number, event in enumerate(config["dependencies"]) if panels & set(event["outputs"])]
     assert len(events) == 6
-    for number in events:
-        told = call(client, number, {"act": "add", "name": "Eve", "password": PASSWORD, "value": "open"})
+    pressed = {"act": "add", "name": "Eve", "password": PASSWORD, "value": "open"}
+    for number, event in events:
+        told = call(client, number, [""] * len(event["inputs"]), pressed)
         assert "There is nothing here." in told and "Bo" not in told
     assert "Eve" not in site.command("user", "list")
 
 
-def call(client: httpx.Client, number: int, event: dict[str, str]) -> str:
+def call(client: httpx.Client, number: int, data: list[str], event: dict[str, str]) -> str:
     """What Gradio answers when one of its events is called directly."""
-    body = {"fn_index": number, "data": [], "session_hash": "test", "event_data": event, "trigger_id": None}
+    body = {"fn_index": number, "data": data, "session_hash": "test", "event_data": event, "trigger_id": None}
     answer = client.post("/gradio_api/run/predict", json=body)
     assert answer.status_code == 200
     return answer.text
