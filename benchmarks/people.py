@@ -162,15 +162,16 @@ REPORT: dict[str, Taste] = {
     ),
 }
 
+# Without concrete_examples and friendly_coach, whose updates were looked at while the update was still being changed.
 UPDATE_PEOPLE = (
-    "concrete_examples",
     "caution",
     "story_telling",
     "brief_and_plain",
-    "friendly_coach",
     "three_sentences",
     "ordered_plan",
     "formal_distance",
+    "senses_and_feelings",
+    "straight_answer",
 )
 
 
