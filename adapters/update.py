@@ -232,7 +232,7 @@ class Update:
             if stage == "ppo" and metrics["win_rate/head"] <= self._won("warm_start"):
                 self.policy.drop_adapter(ADAPTER)
                 self.policy.load_adapter(ADAPTER, self.run.checkpoint / "warm_start")
-                self.sample, metrics["win_rate/kept"] = None, 0.0
+                self.sample, metrics["win_rate/kept"] = self._draw(replies, least=0.0), 0.0
             steps = [row["step"] for row in self.run.journal.rows if row["stage"] == stage]
             self.run.tell(stage, 1.0, max(steps, default=0) + 1, metrics)
         with whole_folder(self.run.checkpoint / stage) as draft:
