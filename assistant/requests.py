@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from jinja2 import TemplateError
@@ -74,6 +75,8 @@ class Requests:
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
         sampling = Sampling(request.temperature, request.top_p, request.max_tokens or self._max_tokens, seed)
         version = self._version(user, request.version, wanted)
+        engine = self._engine
+        judge = Judge(self._learning.head(user.id), engine.population, engine.safety, engine.latents.subject_floor)
         parts = []
         try:
             for place, (arm, wanted_count) in enumerate(self._arms(user, request, wanted, version)):
@@ -86,6 +89,9 @@ class Requests:
                     check_stops(request.stop),
                     user.id,
                     arm not in RERANKED,
+                    partial(judge.going_on, prompt=messages[-1]["content"], count=count, ask=request.ask)
+                    if arm in RERANKED
+                    else None,
                 )
                 number = version.number if version and arm in ADAPTED else None
                 parts.append(Part(arm, number, count, self._engine.write(ask)))
@@ -95,8 +101,6 @@ class Requests:
             if isinstance(error, TemplateError):
                 raise InvalidInput(f"The base model's chat template refuses these turns: {error}.") from error
             raise
-        engine = self._engine
-        judge = Judge(self._learning.head(user.id), engine.population, engine.safety, engine.latents.subject_floor)
         about = About(user, messages, engine.base_id, request.conversation_id, request.learn)
         return Turn(about, parts, judge, keep, shuffle=seed, ask=request.ask)
 

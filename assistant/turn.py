@@ -1,9 +1,9 @@
 """One request being answered: what can be read at once, and the replies that are kept in the end.
 
 A turn has one part for every arm that takes part, mostly one. An arm that chooses among drafts has nothing to show
-before the choice; the others stream. When several arms take part nothing is shown before all are done, so that the
-timing does not tell which is which. A turn that may ask comes with two replies instead of one, when a comparison of
-them would teach the person's head something (feedback/pairing.py).
+before it has told them apart by their beginnings; the others stream from the first word. When several arms take part
+nothing is shown before all are done, so that the timing does not tell which is which. A turn that may ask comes with
+two replies instead of one, when a comparison of them would teach the person's head something (feedback/pairing.py).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from adapters.rendering import ChatMessage
 from adapters.safety import SafetyTerm
 from assistant.arms import RERANKED, choose, fitness, rank_drafts
-from assistant.writing import Draft, Writing
+from assistant.writing import NARROW_AT, Draft, Writing
 from feedback.errors import MynahError
 from feedback.pairing import LEAST_BITS, most_telling
 from feedback.population import Population
@@ -47,6 +47,14 @@ class Judge:
         taste, _ = self.head.score(self._features(drafts))
         order = rank_drafts(drafts, taste, self._harm(drafts, prompt), self.subject_floor)
         return [drafts[place] for place in choose(order, drafts, count)]
+
+    def going_on(self, drafts: Sequence[Draft], prompt: str, count: int, ask: bool) -> list[int]:
+        """Places of the best `count` of drafts that are still being written; with `ask`, also of the one whose
+        comparison with the best would teach enough."""
+        chosen = self.best(drafts, prompt, count)
+        rival = self.worth_asking(chosen[0], drafts, prompt) if ask else None
+        wanted = [*chosen, rival] if rival is not None and rival not in chosen else chosen
+        return [next(place for place, draft in enumerate(drafts) if draft is each) for each in wanted]
 
     def worth_asking(self, first: Draft, drafts: Sequence[Draft], prompt: str) -> Draft | None:
         """The draft whose comparison with `first` would teach most, None when no answer would teach enough.
@@ -109,6 +117,7 @@ class Turn:
         self.reply_ids = [new_id("r") for _ in range(count)]
         self.dropped = max(part.writing.prompt.dropped for part in parts)
         self.streams = len(parts) == 1 and self.arm not in RERANKED
+        self._single = count == 1 and not ask  # one draft is left early on, and is shown from then on
         self.asked = False  # after `replies`: whether they are to be compared, because that would teach something
         self.may_ask = ask
         as_it_is = self.streams or ask
@@ -128,10 +137,12 @@ class Turn:
 
     @property
     def progress(self) -> float:
-        """Share of the tokens that may be written, 0 to 1."""
+        """Share of what may be written before something can be shown, 0 to 1."""
         if self.done:
             return 1.0
-        return min(part.writing.tokens / part.writing.ask.sampling.max_tokens for part in self.parts)
+        most = NARROW_AT if self._single else 2**31
+        shares = (part.writing.tokens / min(part.writing.ask.sampling.max_tokens, most) for part in self.parts)
+        return min([1.0, *shares])
 
     @property
     def finish(self) -> list[Literal["stop", "length"]]:
@@ -157,7 +168,7 @@ class Turn:
         wrong with the writing, or with keeping it.
         """
         try:
-            if self.streams:
+            if self.streams or self._single:
                 yield from self.parts[0].writing.pieces(PATIENCE)
                 self.replies()
                 return

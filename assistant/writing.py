@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,10 +28,18 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
+NARROW_AT = (
+    64  # tokens after which drafts are told apart: as many as re-ranking is measured on (benchmarks/personalize.py)
+)
+
 
 @dataclass(frozen=True)
 class Ask:
-    """What to write. adapter: None for the base; stream: show text as it comes, else only the result counts."""
+    """What to write. adapter: None for the base; stream: show text as it comes, else only the result counts.
+
+    narrow: given all drafts as they are after NARROW_AT tokens, the places of those to go on with; the others are not
+    part of the result. What a single one that is left says is shown as it comes.
+    """
 
     messages: Sequence[ChatMessage]
     adapter: AdapterVersion | None
@@ -40,6 +48,7 @@ class Ask:
     stop: tuple[str, ...] = ()
     user_id: str = ""
     stream: bool = True
+    narrow: Callable[[Sequence[Draft]], Sequence[int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -164,6 +173,8 @@ class Writing(Task):
         self._streams = [TextStream(ask.stop) for _ in range(ask.copies)]
         self._generation: Generation | None = None
         self._adapter: str | None = None
+        self._kept: list[int] | None = None  # after narrowing
+        self._alone: int | None = None  # the one draft that is left, once its text is shown
 
     @property
     def tokens(self) -> int:
@@ -204,8 +215,10 @@ class Writing(Task):
         engine.policy.use(self._adapter)
         written = self._generation.step(engine.policy)
         engine.tokens_written += len(written)
-        if self.ask.stream or self.ask.stop:
+        if self.ask.stream or self.ask.stop or self._alone is not None:
             self._show(engine, written)
+        if self.ask.narrow is not None and self._kept is None and self.tokens >= NARROW_AT:
+            self._narrow(engine, self.ask.narrow)
         return self._outcome(engine) if self._generation.done else None
 
     def settle(self, outcome: Written | Exception) -> None:
@@ -230,23 +243,46 @@ class Writing(Task):
         text = self._streams[row].push(engine.text(self._generation.replies[row]), final=final)
         if text and self.ask.stream:
             self._pieces.put((row, text))
+        elif text and row == self._alone:
+            self._pieces.put((0, text))
+
+    def _narrow(self, engine: Engine, narrow: Callable[[Sequence[Draft]], Sequence[int]]) -> None:
+        """Go on with the chosen drafts only."""
+        assert self._generation is not None
+        self._kept = list(narrow(self._drafts(engine, final=False)))
+        self._generation.drop(set(range(self.ask.copies)) - set(self._kept), engine.policy.device)
+        if len(self._kept) == 1:
+            (self._alone,) = self._kept
+            shown = self._streams[self._alone].shown
+            if shown:
+                self._pieces.put((0, shown))
 
     def _outcome(self, engine: Engine) -> Written:
-        generation = self._generation
-        if generation is None or not generation.replies[0]:  # stopped before the first token
+        if self._generation is None or not self._generation.replies[0]:  # stopped before the first token
             latent = np.zeros(len(engine.latents.directions))
             drafts = [Draft("", [], False, "length", latent, 0.0) for _ in range(self.ask.copies)]
             return Written(drafts, len(self.prompt.ids), self.prompt.dropped)
+        if self.ask.narrow is not None and self._kept is None:  # all ended early, or were stopped
+            self._narrow(engine, self.ask.narrow)
+        drafts = self._drafts(engine, final=True)
+        if self._kept is not None:
+            drafts = [drafts[row] for row in self._kept]
+        return Written(drafts, len(self.prompt.ids), self.prompt.dropped)
+
+    def _drafts(self, engine: Engine, *, final: bool) -> list[Draft]:
+        """All drafts as they are now."""
+        generation = self._generation
+        assert generation is not None
         means = generation.trunk_means().double().cpu().numpy()
         prompt_mean = generation.prompt_means(SUBJECT_TOKENS)[0].double().cpu().numpy()
         latents, subjects = engine.latents.features(means), engine.latents.subject(prompt_mean, means)
         drafts = []
         for row, ids in enumerate(generation.replies):
-            self._push(engine, row, final=True)
+            self._push(engine, row, final=final or generation.ended[row])
             stream, ended = self._streams[row], generation.ended[row]
             finish: Literal["stop", "length"] = "stop" if ended or stream.cut else "length"
             drafts.append(Draft(stream.shown, ids, ended, finish, latents[row], float(subjects[row])))
-        return Written(drafts, len(self.prompt.ids), self.prompt.dropped)
+        return drafts
 
 
 class Reading(Task):

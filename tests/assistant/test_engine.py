@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ import pytest
 from adapters.base_model import BaseFiles
 from adapters.decoding import Sampling
 from adapters.versions import VersionFiles
-from assistant.engine import Ask, Engine
+from assistant import writing as writing_module
+from assistant.engine import Ask, Draft, Engine
 from assistant.shelf import Shelf
 from assistant.writing import Written
 from feedback.errors import Busy, CorruptFile, InvalidInput
@@ -56,6 +59,29 @@ def test_pieces_add_up_to_the_reply(engine: Engine) -> None:
         assert draft.ended == (draft.ids[-1] in engine.renderer.end_ids)
         assert draft.finish == ("stop" if draft.ended else "length")
         assert draft.latent.shape == (len(engine.latents.directions),)
+
+
+def test_drafts_are_told_apart_by_their_beginnings(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = write(engine, ask(copies=4, tokens=6)).drafts
+    monkeypatch.setattr(writing_module, "NARROW_AT", 6)
+    seen: list[list[str]] = []
+
+    def third(drafts: Sequence[Draft]) -> list[int]:
+        seen.append([draft.text for draft in drafts])
+        return [2]
+
+    writing = engine.write(replace(ask(copies=4, tokens=14), stream=False, narrow=third))
+    pieces = list(writing.pieces())
+    (draft,) = writing.result().drafts
+    assert seen == [[draft.text for draft in whole]], "asked once, with what was written by then"
+    assert draft.ids[:6] == whole[2].ids and len(draft.ids) == 14
+    assert len(pieces) > 2 and {place for place, _ in pieces} == {0}
+    assert "".join(text for _, text in pieces) == draft.text
+
+    early = engine.write(replace(ask(copies=4, tokens=3), stream=False, narrow=lambda drafts: [3, 1]))
+    assert list(early.pieces()) == [], "two are left: nothing can be shown before they are compared"
+    kept = early.result().drafts
+    assert [each.ids for each in kept] == [whole[3].ids[:3], whole[1].ids[:3]]
 
 
 def test_no_piece_holds_half_a_character(engine: Engine) -> None:
