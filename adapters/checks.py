@@ -106,10 +106,11 @@ def check_variety(ratio: float, config: GateConfig) -> Check:
 
 def check_endings(broken: float, ended: float, base_broken: float, base_ended: float, config: GateConfig) -> Check:
     """Share of replies that end badly: in mid-sentence (`broken`), or not at all where the base's share (`base_ended`)
-    says they should."""
-    bad = broken + max(0.0, base_ended - ended)
+    says they should. Replies may be `longest` times as long as the base's, so within the same limit they may find that
+    many times fewer ends."""
+    bad = broken + max(0.0, base_ended / config.longest - ended)
     bound = base_broken + config.bad_endings
-    words = f"{bad:.0%} of its replies stop in mid-sentence or miss the end that the base model finds; {bound:.0%} may."
+    words = f"{bad:.0%} of its replies stop in mid-sentence or miss an end that longer ones find; {bound:.0%} may."
     return Check("endings", bad, bound, bad <= bound, words)
 
 

@@ -42,7 +42,7 @@ class UpdateConfig:
 
     own_prompts: at most so many of the person's own conversations take part; own_tokens: longer ones lose their oldest
     turns; own_replies: base replies drawn to each. start: from nothing, or from the parent's weights (the head
-    remembers all feedback, so nothing is lost by starting anew). patience: PPO batches before it may be cut short.
+    remembers all feedback, so nothing is lost by starting anew).
     tensorboard: also write event files into the job's folder (needs the "tensorboard" extra).
     """
 
@@ -56,7 +56,6 @@ class UpdateConfig:
     own_tokens: int = 256
     own_replies: int = 4
     start: Literal["fresh", "parent"] = "fresh"
-    patience: int = 3
     tensorboard: bool = False
 
     def as_dict(self) -> dict[str, Any]:

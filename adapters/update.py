@@ -2,7 +2,7 @@
 
     pool         base replies to shipped prompts (made once a base) and to the person's own
     warm_start   the adapter is fitted to them: a few long steps, as far as the KL budget goes
-    ppo          fresh replies, as long as they add something that can be measured
+    ppo          fresh replies; the result is kept if it wins more often than what it started from
     gate         the judge's verdict, and the candidate as a version folder
 
 Each stage leaves a mark in the job's checkpoint folder and is skipped when its mark is there; within PPO every batch is
@@ -49,11 +49,6 @@ SCALINGS = 3  # at most, after a stage
 DRAWN_BACK, SPARE = 0.85, 0.02  # factor of B, and distance to the gate's bounds, when replies end badly or wander off
 LEAST_SHARE = 0.75  # of the budget: the first step is lengthened if it falls shorter
 KL_PROMPTS = 8  # gate prompts to estimate a KL on before anything is written
-NOISE = 1.0  # standard errors by which the scores must rise for PPO to go on
-
-
-class _Enough(Exception):
-    """PPO no longer adds anything that could be measured."""
 
 
 class Update:
@@ -144,7 +139,7 @@ class Update:
         self._reach_budget()
 
     def ppo(self) -> None:
-        """Go on-policy with fresh replies, as long as it adds something; what adds nothing is not kept."""
+        """Go on-policy with fresh replies; what adds nothing is not kept."""
         if self._resume("ppo"):
             return
         self.run.tell("ppo", 0.0)
@@ -162,22 +157,18 @@ class Update:
 
         def on_batch(done: int, stats: PPOStats) -> None:
             self.run.tell("ppo", 0.85 * done / config.batches, done, stats.as_metrics())
-            scores = self.run.journal.of("ppo", "objective/scores")
-            if done < config.batches and len(scores) >= self.config.patience and not rises(scores):
-                raise _Enough
 
-        with contextlib.suppress(_Enough):
-            ppo_update(
-                self.policy,
-                ADAPTER,
-                prompts,
-                score,
-                config,
-                seed=self.job.seed,
-                value_head=self._value_head(score) if config.advantage == "gae" else None,
-                checkpoint=self.run.checkpoint / "batches",
-                on_batch=on_batch,
-            )
+        ppo_update(
+            self.policy,
+            ADAPTER,
+            prompts,
+            score,
+            config,
+            seed=self.job.seed,
+            value_head=self._value_head(score) if config.advantage == "gae" else None,
+            checkpoint=self.run.checkpoint / "batches",
+            on_batch=on_batch,
+        )
         self._finish("ppo", self.config.gate.measured.replies)
 
     def gate(self) -> None:
@@ -343,15 +334,3 @@ def mix_prompts(own: Sequence[list[int]], pool: Sequence[list[int]], count: int,
     mine = list(own[: count // 2])
     drawn = np.random.default_rng(seed).permutation(len(pool))[: max(1, count - len(mine))]
     return mine + [pool[i] for i in drawn]
-
-
-def rises(scores: Sequence[float]) -> bool:
-    """Whether the trend is above its own standard error (least squares). Of two batches or fewer nothing can be said,
-    and they go on."""
-    if len(scores) < 3:
-        return True
-    x, y = np.arange(len(scores)) - (len(scores) - 1) / 2, np.array(scores)
-    slope = float(x @ y / (x @ x))
-    rest = y - y.mean() - slope * x
-    error = math.sqrt(float(rest @ rest) / (len(y) - 2) / float(x @ x))
-    return slope > NOISE * error

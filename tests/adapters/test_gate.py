@@ -90,7 +90,8 @@ def test_bands_report_the_nearer_bound() -> None:
 def test_endings_count_what_breaks_off_and_what_is_missing_beyond_the_base() -> None:
     assert check_endings(0.05, 0.2, 0.05, 0.2, CONFIG).passed
     assert not check_endings(0.3, 0.9, 0.05, 0.2, CONFIG).passed, "ending early in mid-sentence"
-    assert not check_endings(0.0, 0.0, 0.02, 0.2, CONFIG).passed, "never ending where the base does"
+    assert not check_endings(0.0, 0.0, 0.02, 0.4, CONFIG).passed, "never ending where the base does"
+    assert check_endings(0.05, 0.2, 0.05, 0.4, CONFIG).passed, "twice as long, so half as many ends within the limit"
     assert check_endings(0.0, 0.0, 0.02, 0.05, CONFIG).passed
 
 

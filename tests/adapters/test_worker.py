@@ -24,7 +24,7 @@ from adapters.job import JobSpec, PoolJob, UpdateConfig, pool_ready, read_job, w
 from adapters.policy import Policy
 from adapters.progress import read_metrics
 from adapters.rendering import Renderer
-from adapters.update import Update, mix_prompts, own_prompts, rises
+from adapters.update import Update, mix_prompts, own_prompts
 from adapters.versions import VersionFiles, verify
 from adapters.worker import main, run_job
 from feedback.errors import CorruptFile, InvalidInput
@@ -160,14 +160,6 @@ def test_at_least_half_of_the_prompts_come_from_the_pool() -> None:
     assert mixed == mix_prompts(own, pool, 16, seed=1) != mix_prompts(own, pool, 16, seed=2)
     assert len(mix_prompts([], pool, 16, seed=1)) == 16
     assert len(mix_prompts(own[:2], pool, 16, seed=1)) == 16
-
-
-def test_ppo_goes_on_only_while_its_scores_rise_beyond_noise() -> None:
-    assert rises([0.1, 0.2, 0.3, 0.4])
-    assert rises([0.0, 0.5, 0.3, 0.9])
-    assert not rises([0.5, 0.3, 0.4, 0.45])
-    assert not rises([0.5, 0.4, 0.3])
-    assert rises([0.5]) and rises([0.5, 0.1]), "too early to tell"
 
 
 # ---- whole runs ---------------------------------------------------------------------------------------------------
