@@ -37,7 +37,7 @@ from benchmarks.base_replies import Drafts, Draw, base_replies, texts_of
 from benchmarks.clicks import SHOWN, TURNS, Kind, as_drafts
 from benchmarks.judging import Interval, interval
 from benchmarks.people import REPORT, TUNE, Person, Taste, make_person
-from benchmarks.work import RESULTS
+from benchmarks.work import RESULTS, commit, machine
 from feedback.labels import ranking_preference, thumb_preference
 from feedback.population import Population, load_population
 from feedback.reward_head import Act, Array, RewardHead, fit
@@ -269,6 +269,8 @@ def main() -> None:
         RESULTS / ("head.json" if name == "full" else f"head-{name}.json"),
         {
             "plan": {"name": name, "seeds": plan.seeds, "kinds": plan.kinds, "judged": asdict(plan.judged)},
+            "commit": commit(),
+            "machine": machine(),
             "population": population.version,
             "summary": summary,
             "people": {who: asdict(outcome) for who, outcome in people.items()},
