@@ -47,7 +47,7 @@ ADAPTER = "candidate"
 KL_SHARE = 0.9  # of the gate's budget: a candidate beyond it is drawn back towards the base before it is judged
 SCALINGS = 3  # at most, after a stage
 DRAWN_BACK, SPARE = 0.85, 0.02  # factor of B, and distance to the gate's bounds, when replies end badly or wander off
-LEAST_SHARE = 0.75  # of the budget: the first step is lengthened if it falls shorter
+LEAST_SHARE = 0.75  # of the budget: the first stage goes further if it falls shorter
 KL_PROMPTS = 8  # gate prompts to estimate a KL on before anything is written
 
 
@@ -112,31 +112,9 @@ class Update:
             self.policy.load_adapter(ADAPTER, self.job.parent)
         else:
             self.policy.new_adapter(ADAPTER)
-            self._first_step()
+            self._learn_from_base()
         least = LEAST_SHARE if self.config.start == "fresh" else 0.0
         self._finish("warm_start", max(1, self.config.gate.measured.replies // 2), least)
-
-    def _won(self, stage: Stage) -> float:
-        """The win rate that was measured after a stage, 0 if none was."""
-        rates = self.run.journal.of(stage, "win_rate/head")
-        return rates[-1] if rates else 0.0
-
-    def _first_step(self) -> None:
-        config, entries, rated = self.config.warm_start, [*self.entries, *self.own], list[Rated]()
-        for number, entry in enumerate(entries):
-            credit = torch.from_numpy(self.reward.credit(entry.group, entry.text, config.discount))
-            rated.append(Rated(entry.group, entry.ref_logprobs, credit))
-            self.run.tell("warm_start", 0.1 * (number + 1) / len(entries))
-        warm_start(
-            self.policy,
-            ADAPTER,
-            rated,
-            self.config.pool.temperature,
-            config,
-            self.job.seed,
-            lambda done, total, metrics: self.run.tell("warm_start", 0.1 + 0.7 * done / total, done, metrics),
-        )
-        self._reach_budget()
 
     def ppo(self) -> None:
         """Go on-policy with fresh replies; what adds nothing is not kept."""
@@ -205,6 +183,24 @@ class Update:
         self.policy.load_adapter(ADAPTER, folder)
         return True
 
+    def _learn_from_base(self) -> None:
+        """Rate the base replies by the person's head and take the steps, as far as the budget."""
+        config, entries, rated = self.config.warm_start, [*self.entries, *self.own], list[Rated]()
+        for number, entry in enumerate(entries):
+            credit = torch.from_numpy(self.reward.credit(entry.group, entry.text, config.discount))
+            rated.append(Rated(entry.group, entry.ref_logprobs, credit))
+            self.run.tell("warm_start", 0.1 * (number + 1) / len(entries))
+        warm_start(
+            self.policy,
+            ADAPTER,
+            rated,
+            self.config.pool.temperature,
+            config,
+            self.job.seed,
+            lambda done, total, metrics: self.run.tell("warm_start", 0.1 + 0.7 * done / total, done, metrics),
+        )
+        self._reach_budget()
+
     def _finish(self, stage: Stage, replies: int, least: float = 0.0) -> None:
         """Scale the candidate to the KL budget, report its win rate so far, and mark the stage as finished.
 
@@ -228,6 +224,11 @@ class Update:
             self.run.tell(stage, 1.0, max(steps, default=0) + 1, metrics)
         with whole_folder(self.run.checkpoint / stage) as draft:
             fill(draft, self.policy.adapter_state(ADAPTER), self.policy.lora_config(), {})
+
+    def _won(self, stage: Stage) -> float:
+        """The win rate that was measured after a stage, 0 if none was."""
+        rates = self.run.journal.of(stage, "win_rate/head")
+        return rates[-1] if rates else 0.0
 
     def _reach_budget(self) -> None:
         """Scale what the first step added until base replies to the gate's prompts say that the KL is the budget's.
