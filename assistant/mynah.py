@@ -72,6 +72,7 @@ class Mynah:
         try:
             progress(f"Data folder: {config.data_dir}")
             store = Store(config.database)
+            store.database.require_sound()
             if gone := sweep(store, config.adapters, config.jobs):
                 progress(f"Removed what an interrupted update left: {', '.join(gone)}")
             files = prepare_base(config.base_model, config.models_dir, cast(Quantize, config.quantize))

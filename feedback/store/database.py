@@ -31,6 +31,8 @@ class Database:
         """path: the file, or None for one in memory (tests)."""
         self.path = path
         self._lock = threading.RLock()
+        if path is not None and _is_cut(path):
+            raise self._damaged("its end is missing")
         try:
             connection = sqlite3.connect(
                 str(path) if path else ":memory:", timeout=PATIENCE, isolation_level=None, check_same_thread=False
@@ -44,12 +46,15 @@ class Database:
                 f"The database {path} cannot be opened: {error}. Check the disk and its permissions."
             ) from error
         except sqlite3.DatabaseError as error:
-            raise CorruptFile(f"The database {path} is damaged: {error}. Restore a backup (app.py restore).") from error
+            raise self._damaged(error) from error
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite_utils.Database]:
-        """All writes of the block or none, on disk when it ends. Raises NotSaved when the disk refuses."""
-        with self._lock:
+        """All writes of the block or none, on disk when it ends.
+
+        Raises NotSaved when the disk refuses, CorruptFile when the file is damaged.
+        """
+        with self._lock, self._whole():
             try:
                 if self._db.conn.in_transaction:  # one public method calling another: still one transaction
                     yield self._db
@@ -70,9 +75,14 @@ class Database:
                 raise
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
-        """All rows of a query, as dictionaries."""
-        with self._lock:
-            return list(self._db.query(sql, list(values)))
+        """All rows of a query, as dictionaries. Raises CorruptFile when the file is damaged."""
+        with self._lock, self._whole():
+            cursor = self._db.execute(sql, list(values))
+            try:
+                names = [column[0] for column in cursor.description or ()]
+                return [dict(zip(names, row, strict=True)) for row in cursor]
+            finally:
+                cursor.close()  # one that broke off would keep its table locked
 
     def row(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
         """The first row of a query, or None."""
@@ -80,8 +90,8 @@ class Database:
         return rows[0] if rows else None
 
     def value(self, sql: str, values: Sequence[Any] = ()) -> Any:
-        """The first column of the first row, or None."""
-        with self._lock:
+        """The first column of the first row, or None. Raises CorruptFile when the file is damaged."""
+        with self._lock, self._whole():
             found = self._db.execute(sql, list(values)).fetchone()
         return found[0] if found else None
 
@@ -101,14 +111,36 @@ class Database:
         finally:
             target.close()
 
-    def check(self) -> str:
-        """SQLite's own integrity check: "ok" or what is wrong."""
-        return str(self.value("PRAGMA integrity_check"))
+    def check(self, *, quick: bool = False) -> str:
+        """SQLite's own integrity check: "ok" or what is wrong. quick: without comparing indexes to their tables."""
+        try:
+            return str(self.value(f"PRAGMA {'quick' if quick else 'integrity'}_check"))
+        except CorruptFile as error:  # damaged too badly to be checked
+            return str(error.__cause__)
+
+    def require_sound(self) -> None:
+        """Raises CorruptFile when SQLite finds the file damaged, so that nothing is built on it."""
+        verdict = self.check(quick=True)
+        if verdict != "ok":
+            raise self._damaged(verdict.splitlines()[0])
 
     def close(self) -> None:
         """Close the connection; further calls fail."""
         with self._lock:
             self._db.close()
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Says in words that the file is damaged, where SQLite stumbles over it."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            if type(error) is sqlite3.DatabaseError or "decode to UTF-8" in str(error):
+                raise self._damaged(error) from error
+            raise
+
+    def _damaged(self, what: object) -> CorruptFile:
+        return CorruptFile(f"The database {self.path} is damaged: {what}. Restore a backup (app.py restore).")
 
     def _migrate(self) -> None:
         """Apply missing migrations, one process at a time; refuse a database from a newer Mynah."""
@@ -125,6 +157,20 @@ class Database:
         if MIGRATIONS.pending(self._db):
             with self.transaction():
                 MIGRATIONS.apply(self._db)
+
+
+def _is_cut(path: Path) -> bool:
+    """Whether a file ends within a page, which SQLite would fill up with zeros. While there is a write-ahead log, the
+    whole pages may lie there."""
+    try:
+        size, log = path.stat().st_size, path.with_name(path.name + "-wal")
+        if not size or (log.exists() and log.stat().st_size):
+            return False
+        with path.open("rb") as file:
+            page = int.from_bytes(file.read(18)[16:], "big")
+    except OSError:
+        return False  # what is wrong with it, SQLite will say
+    return size < 512 or size % (65_536 if page == 1 else max(page, 512)) != 0
 
 
 def _names() -> set[str]:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
@@ -60,6 +61,23 @@ def test_a_changed_byte_is_refused(tmp_path: Path, name: str) -> None:
     data[-1] ^= 1
     path.write_bytes(data)
     with pytest.raises(CorruptFile, match=rf"Version v1 cannot be used: {name} in v1 is not what was written"):
+        files.check(made)
+
+
+def test_damage_anywhere_in_any_file_is_refused(tmp_path: Path) -> None:
+    """A flipped bit or a lost end, 200 times: by hash, before anything of it is used."""
+    files, random = VersionFiles(tmp_path), np.random.default_rng(2)
+    made = write(files)
+    paths = sorted(path for path in files.path("u_1", 1).iterdir())
+    for number in range(200):
+        path = paths[number % len(paths)]
+        whole = path.read_bytes()
+        place = int(random.integers(len(whole)))
+        flipped = bytes([whole[place] ^ (1 << int(random.integers(8)))])
+        path.write_bytes(whole[:place] if number % 2 else whole[:place] + flipped + whole[place + 1 :])
+        with pytest.raises(CorruptFile, match="v1"):
+            files.check(made)
+        path.write_bytes(whole)
         files.check(made)
 
 

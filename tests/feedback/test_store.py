@@ -22,6 +22,7 @@ from feedback.store import Store, database
 from feedback.store.acts import HELD_OUT_EVERY
 from feedback.types import AdapterVersion, Example, User, now
 from tests.feedback.helpers import BASE, add_person, make_reply
+from tests.soak import rounds
 
 ROOT = Path(__file__).parents[2]
 POPULATION = load_population(16)
@@ -160,10 +161,11 @@ def test_a_killed_writer_loses_nothing_acknowledged(tmp_path: Path) -> None:
     path = tmp_path / "mynah.db"
     store = Store(path)
     user = add_person(store)
-    for _ in range(3):
+    random = np.random.default_rng(3)
+    for _ in range(rounds(100)):
         writer = start_writer(path, user, 1_000_000)
         assert writer.stdout is not None
-        seen = [writer.stdout.readline().strip() for _ in range(15)]
+        seen = [writer.stdout.readline().strip() for _ in range(random.integers(2, 30))]
         os.kill(writer.pid, signal.SIGKILL)
         seen += [line.strip() for line in writer.stdout.read().splitlines() if len(line.strip()) == len(seen[0])]
         writer.stdout.close()
@@ -570,3 +572,55 @@ def test_what_is_stored_is_plain_json(store: Store) -> None:
     store.versions.add(version(user, 1, metrics={"kl": 1.5}), activate=False, update_state="rejected")
     raw = store.database.value("select metrics from versions")
     assert json.loads(raw) == {"kl": 1.5} == store.versions.version(user.id, 1).metrics
+
+
+# ---- damage -------------------------------------------------------------------------------------------------------
+
+
+def filled(path: Path) -> int:
+    """A database of some hundred pages in one file; its size."""
+    store = Store(path)
+    for name in ("ada", "bob"):
+        user = add_person(store, name)
+        for _ in range(30):
+            thumb(store, user)
+    store.close()
+    return path.stat().st_size
+
+
+def use(path: Path) -> str:
+    """Open it as a server does, and read and write all over it; what SQLite's check says."""
+    store = Store(path)
+    try:
+        store.database.require_sound()
+        for user in store.people.all():
+            list(store.acts.events(user.id))
+            store.acts.preferences(user.id)
+            store.chats.all_replies(user.id)
+        thumb(store, add_person(store, "eve"))
+        return store.database.check()
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize("harm", ["flipped", "truncated"])
+def test_a_damaged_database_is_refused_in_words(tmp_path: Path, harm: str) -> None:
+    """Wherever the damage is: SQLite finds it, or it is within a text, where a changed letter is another text."""
+    path, random = tmp_path / "mynah.db", np.random.default_rng(5)
+    size = filled(path)
+    whole, refused = path.read_bytes(), 0
+    for _ in range(rounds(100)):
+        for rest in tmp_path.glob("mynah.db*"):
+            rest.unlink()
+        place = int(random.integers(100, size))
+        block = bytes(random.integers(0, 256, 64, dtype=np.uint8))
+        path.write_bytes(whole[:place] if harm == "truncated" else whole[:place] + block + whole[place + 64 :])
+        try:
+            verdict = use(path)
+        except CorruptFile as error:
+            refused += "is damaged" in error.message and "app.py restore" in error.message
+        except ValueError:  # a text that is no longer JSON or no longer text
+            assert harm == "flipped"
+        else:
+            assert harm == "flipped" or verdict != "ok", f"cut to {place} of {size} bytes"
+    assert refused >= rounds(100) * (1.0 if harm == "truncated" else 0.2)
