@@ -27,7 +27,7 @@ TRAINING = (*EVERYWHERE, "update_config", "kl_budget", "threads", "nice", "tenso
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    parser, commands = _parser()
+    parser, commands = build_parser()
     if not given or (given[0] not in commands and given[0] not in ("-h", "--help")):
         given.insert(0, "serve")
     parsed = vars(parser.parse_args(given))
@@ -59,7 +59,7 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(cannot(f"{self.prog}: {message}; see --help."))
 
 
-def _parser() -> tuple[argparse.ArgumentParser, set[str]]:
+def build_parser() -> tuple[argparse.ArgumentParser, set[str]]:
     """The parser, and the names of its commands."""
     from assistant import commands
     from assistant.serve import serve

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +13,15 @@ from fastapi.testclient import TestClient
 
 from adapters.base_model import BaseFiles
 from adapters.policy import Policy
+from assistant import metrics
 from assistant.api.app import create_app
 from assistant.mynah import Mynah
 from assistant.ui.session import COOKIE
 from feedback.errors import NotSignedIn
 from tests.assistant.serving import PASSWORD, open_mynah, own_models, settings, teach
 from tests.assistant.test_api import Person, give_version
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +123,15 @@ def test_starting_over_forgets_what_was_learned_and_keeps_the_chats(mynah: Mynah
     teach(mynah, flo.user, 1)
     assert flo.get("/v1/me")["labels"] == 1
     assert give_version(mynah, flo.user, policy).number == 2, "a number is never used again"
+
+
+def test_the_dashboard_asks_for_metrics_that_are_served(mynah: Mynah) -> None:
+    served = set(re.findall(r"^# TYPE (\S+)", metrics.render(mynah, metrics.Traffic()), re.MULTILINE))
+    panels = json.loads((ROOT / "deploy" / "grafana.json").read_text("utf-8"))["panels"]
+    asked = {
+        name
+        for panel in panels
+        for target in panel["targets"]
+        for name in re.findall(r"(?:mynah|process)_\w+", target["expr"])
+    }
+    assert asked <= served and len(asked) >= 10
