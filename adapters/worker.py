@@ -18,7 +18,6 @@ Left out on purpose: the database, promotion, and any use of a person's name.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import fcntl
 import signal
 import sys
@@ -41,8 +40,6 @@ __all__ = ["JobSpec", "PoolJob", "UpdateConfig", "main", "pool_ready", "run_job"
 
 Outcome = Literal["done", "failed", "paused", "cancelled", "busy"]
 EXIT: dict[Outcome, int] = {"done": 0, "failed": 1, "paused": 3, "cancelled": 4, "busy": 5}
-
-TRIM, TOP_PAD, MMAP_MAX = -1, -2, -4  # parameters of mallopt
 
 # Seconds a token on two cores, for the first estimate of the time left.
 WRITE, LEARN, READ = 0.005, 0.006, 0.002
@@ -122,16 +119,6 @@ def _only_worker(folder: Path) -> Iterator[bool]:
         yield True
 
 
-def keep_big_blocks() -> bool:
-    """Let the C library keep the big blocks that a step frees for the next step, instead of giving them back and
-    having the kernel clear new pages for each. Whether it can; only glibc's `mallopt` (malloc.h) can."""
-    try:
-        libc = ctypes.CDLL(None)
-        return all(libc.mallopt(name, value) for name, value in ((MMAP_MAX, 0), (TRIM, 2**31 - 1), (TOP_PAD, 2**26)))
-    except (AttributeError, OSError, TypeError):
-        return False
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the job in the folder that is named on the command line."""
     parser = argparse.ArgumentParser(
@@ -150,7 +137,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, stop)
     if not (folder / "job.json").is_file():
         parser.error(f"{folder} holds no job.json")
-    keep_big_blocks()
     return EXIT[run_job(folder)]
 
 

@@ -312,25 +312,3 @@ def test_a_folder_without_a_job_is_refused(tmp_path: Path, capsys: pytest.Captur
     with pytest.raises(SystemExit) as exit_:
         main([str(tmp_path)])
     assert exit_.value.code == 2 and "holds no job.json" in capsys.readouterr().err
-
-
-def test_freed_blocks_are_kept_for_the_next_step() -> None:
-    """A block of 64 MB that was freed comes back without new pages from the kernel."""
-    script = (
-        "import resource, sys\n"
-        "from adapters.worker import keep_big_blocks\n"
-        "import torch\n"
-        "kept = keep_big_blocks() if sys.argv[1] == 'kept' else None\n"
-        "for _ in range(3): torch.ones(16_000_000)\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "for _ in range(5): torch.ones(16_000_000)\n"
-        "print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
-    )
-
-    def faults(how: str) -> tuple[str, int]:
-        done = subprocess.run([sys.executable, "-c", script, how], capture_output=True, text=True, check=True)
-        kept, count = done.stdout.split()
-        return kept, int(count)
-
-    (kept, few), (_, many) = faults("kept"), faults("not")
-    assert kept == "True" and few < 0.1 * many
