@@ -103,13 +103,10 @@ def test_other_checks_and_their_words() -> None:
     assert sure.passed and "6 labels" in sure.words and "90% sure" in sure.words
     assert not check_preference(0.45, 0.4, 6, CONFIG).passed
     assert check_learned(0.6, 24, CONFIG).passed and not check_learned(0.52, 24, CONFIG).passed
-    for check, plain in (
-        (check_learned(0.58, 24, CONFIG, True), 0.55),
-        (check_preference(0.52, 0.6, 6, CONFIG, True), 0.5),
-    ):
-        assert (
-            not check.passed and check.bound == pytest.approx(plain + STRICTER) and "5% more than usual" in check.words
-        )
+    learned, preferred = check_learned(0.58, 24, CONFIG, True), check_preference(0.52, 0.6, 6, CONFIG, True)
+    for check, plain in ((learned, 0.55), (preferred, 0.5)):
+        assert not check.passed and check.bound == pytest.approx(plain + STRICTER)
+        assert "5% more than usual" in check.words
     assert check_preference(0.52, 0.6, 6, CONFIG).passed
 
 

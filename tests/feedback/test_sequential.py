@@ -14,7 +14,8 @@ def test_the_evidence_by_hand() -> None:
     assert evidence(0, 1) == 1.5 and evidence(1, 0) == 0.5
     # Five losses: 2⁶ (1 - 2⁻⁶) / 6 = 63 / 6.
     assert evidence(0, 5) == pytest.approx(10.5)
-    assert evidence(3, 2) < 1 < evidence(2, 3)
+    # Of the 6 over k: 15 + 6 + 1 above 3 wins, 20 more above 2; divided by 6 times the 5 over 2.
+    assert evidence(3, 2) == pytest.approx(22 / 60) and evidence(2, 3) == pytest.approx(42 / 60)
 
 
 def test_a_fair_coin_is_a_fair_bet_at_every_step() -> None:
