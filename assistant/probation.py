@@ -17,7 +17,7 @@ one that is as bad stays early with 1/10 at most, whenever one looks; with 30 co
 for the versions that are a little worse. There, asking for significance would keep two of three versions that win only
 35%; what decides between equals costs nothing, so the line is drawn where the expected loss in wins is smallest for
 versions of which the gate let about one in five pass wrongly (LOG.md). Altogether a version just as good is taken back
-in 20% of trials, one that wins 60% in 3%, one that wins 35% in 79% (benchmarks/probation.py).
+in 20% of trials, one that wins 60% in 3%, one that wins 35% in 78% (benchmarks/probation.py).
 
 Somebody who is not asked to compare is judged by thumbs: each on a reply of the version, in the order given, is set
 against one on a reply from before the trial, the newest first. Liked against disliked is a win, the other way round a
