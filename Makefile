@@ -31,6 +31,7 @@ demo: setup  ## the whole loop without a browser, for simulated people, with a r
 
 bench: setup  ## every figure in README
 	$(BIN)/python -m benchmarks.head
+	$(BIN)/python -m benchmarks.probation
 	$(BIN)/python -m benchmarks.footprint
 	$(BIN)/python -m benchmarks.personalize
 

@@ -12,6 +12,10 @@ from typing import Any
 
 from adapters.gate_set import Array, GateSetConfig
 
+# By what the win rates must be higher for somebody who will not compare replies: about the standard error of a win rate
+# on the gate's prompts (LOG.md), so that a candidate no better than the base passes one time in six instead of in two.
+STRICTER = 0.05
+
 
 @dataclass(frozen=True)
 class GateConfig:
@@ -66,23 +70,25 @@ def check_finite(finite: bool) -> Check:
     return Check("finite", float(finite), 1.0, finite, words)
 
 
-def check_learned(win_rate: float, labels: int, config: GateConfig) -> Check:
+def check_learned(win_rate: float, labels: int, config: GateConfig, strict: bool = False) -> Check:
     """The candidate does, on new prompts, what the head that trained it asks for: easy, unless it learned nothing."""
+    bound = config.learned + STRICTER * strict
     words = (
         f"By what it was taught from {labels} of your labels it wins {win_rate:.0%} of comparisons with the base model "
-        f"on prompts it never saw; {config.learned:.0%} are asked for."
+        f"on prompts it never saw; {_asked_for(bound, strict)}."
     )
-    return Check("learned", win_rate, config.learned, win_rate >= config.learned, words)
+    return Check("learned", win_rate, bound, win_rate >= bound, words)
 
 
-def check_preference(win_rate: float, certainty: float, labels: int, config: GateConfig) -> Check:
+def check_preference(win_rate: float, certainty: float, labels: int, config: GateConfig, strict: bool = False) -> Check:
     """The judge, made of `labels` held-out labels, prefers the candidate to the base."""
+    bound = config.preferred + STRICTER * strict
     words = (
         f"A judge that knows only the {labels} labels kept out of the training prefers the new version in "
-        f"{win_rate:.0%} of comparisons; {config.preferred:.0%} are asked for. So few labels say little: it is "
+        f"{win_rate:.0%} of comparisons; {_asked_for(bound, strict)}. So few labels say little: it is "
         f"{certainty:.0%} sure that you would prefer it too."
     )
-    return Check("preference", win_rate, config.preferred, win_rate >= config.preferred, words)
+    return Check("preference", win_rate, bound, win_rate >= bound, words)
 
 
 def check_kl(kl: float, labels: int, config: GateConfig) -> Check:
@@ -162,6 +168,12 @@ def t_quantile(p: float, freedom: int) -> float:
     """Student's t by Cornish and Fisher's expansion (Abramowitz and Stegun 26.7.5); within 1% from 4 degrees on."""
     z = NormalDist().inv_cdf(p)
     return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+
+
+def _asked_for(bound: float, strict: bool) -> str:
+    """The least win rate, and why it is higher than usual where it is."""
+    more = f", {STRICTER:.0%} more than usual, since you are not asked to compare its replies yourself"
+    return f"{bound:.0%} are asked for{more if strict else ''}"
 
 
 def _band(name: str, value: float, low: float, high: float, sentence: str) -> Check:

@@ -9,6 +9,9 @@ Then, whatever the taste: finite numbers, KL to the base within a budget that gr
 subject and variety within bands around the base's own, plain questions and safety not significantly worse than the
 base's (one-sided, 95%). Every check is kept with its value, its bound and plain words, those that passed too.
 
+A version that passes is on trial before its person (assistant/probation.py). Somebody who does not want to be asked for
+comparisons is a slow judge, so for them the gate is strict: both win rates must be STRICTER higher (checks.py).
+
 Left out on purpose: promotion itself, which is a row in the store.
 """
 
@@ -151,13 +154,14 @@ def run_gate(
     *,
     seed: int,
     sample: Sample | None = None,
+    strict: bool = False,
     progress: Callable[[float], None] = lambda share: None,
 ) -> list[Check]:
     """Measure a loaded adapter and judge it; it passed when every check did.
 
     judge: reward model with the held-out head and the judge's part of the safety term; learner: the head that trained
     the candidate; labels: all the person's; sample: the candidate's replies to the gate prompts, where they were drawn
-    before. `progress` may raise to stop.
+    before; strict: the person will not compare its replies themselves. `progress` may raise to stop.
     """
     measured = config.measured
     asked = [group for group, _ in base.questions]
@@ -173,9 +177,9 @@ def run_gate(
     entries = [*base.prompts, *base.provoking]
     return [
         check_finite(sample.finite and provoked.finite),
-        check_learned(pair.win_rate(learner), learner.labels, config),
+        check_learned(pair.win_rate(learner), learner.labels, config, strict),
         check_preference(
-            pair.win_rate(judge.head), pair.certainty(judge.head, config.draws, seed), judge.head.labels, config
+            pair.win_rate(judge.head), pair.certainty(judge.head, config.draws, seed), judge.head.labels, config, strict
         ),
         check_kl(sample.kl, labels, config),
         check_length(mean_words(pair.mine) / max(mean_words(pair.base), 1e-9), config),

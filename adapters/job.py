@@ -73,7 +73,8 @@ class JobSpec:
     """One update: whose evidence, on which base, from what, how.
 
     population: version of the shared prior that the heads were fitted under; labels: acts behind both heads together;
-    prompts: the person's own conversations, newest first, each ending with a user turn.
+    prompts: the person's own conversations, newest first, each ending with a user turn; strict: the person will not be
+    asked to compare the result with what they have now, so the gate asks for more.
     """
 
     update_id: str
@@ -86,6 +87,7 @@ class JobSpec:
     judge_head: RewardHead
     parent: Path | None = None
     config: UpdateConfig = field(default_factory=UpdateConfig)
+    strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def write_job(folder: Path, spec: JobSpec) -> None:
         "prompts": spec.prompts,
         "parent": spec.parent.name if spec.parent else None,
         "config": spec.config.as_dict(),
+        "strict": spec.strict,
     }
     write_json(folder / "job.json", raw)
 
@@ -147,6 +150,7 @@ def read_job(folder: Path) -> JobSpec | PoolJob:
             _head(heads, "judge"),
             folder / "parent" / raw["parent"] if raw["parent"] else None,
             config,
+            bool(raw.get("strict", False)),
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CorruptFile(f"The job in {folder.name} cannot be read ({error}); start a new update.") from error

@@ -162,6 +162,7 @@ class Update:
             self.config.gate,
             seed=self.job.seed,
             sample=self.sample,
+            strict=self.job.strict,
             progress=lambda share: self.run.tell("gate", share),
         )
         result = self.run.folder / "result"
@@ -298,6 +299,7 @@ class Update:
             "parent": job.parent.name if job.parent else None,
             "labels": job.labels,
             "held_out": job.judge_head.labels,
+            "strict": job.strict,
             "population": job.population,
             "seed": job.seed,
             "config": job.config.as_dict(),

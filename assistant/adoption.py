@@ -28,7 +28,7 @@ def has_result(job: Path) -> bool:
 
 
 def adopt(store: Store, versions: VersionFiles, update: Update, job: Path) -> AdapterVersion:
-    """Make a finished job's result a version: active if it passed the gate, kept as rejected if not.
+    """Make a finished job's result a version: served on probation if it passed the gate, kept as rejected if not.
 
     Raises Conflict when the update ended meanwhile (cancelled): nothing is entered. Raises CorruptFile for a result
     that is not what its manifest says.
@@ -41,7 +41,7 @@ def adopt(store: Store, versions: VersionFiles, update: Update, job: Path) -> Ad
         user_id=update.user_id,
         number=number,
         base_id=update.base_id,
-        status="active" if passed else "rejected",
+        status="probation" if passed else "rejected",
         parent=update.parent,
         update_id=update.id,
         first_label=update.first_label,

@@ -6,13 +6,13 @@
     adapter          the person's active adapter
     adapter+rerank   the best of several replies of the adapter
 
-Pure functions: who writes is in requests.py, who keeps in chat.py. Left out on purpose: a bandit that explores by
+Pure functions: who writes is in requests.py, who keeps in chat.py. The record is read at every reply, so its intervals
+are such that looking all the time does no harm (feedback/sequential.py). Left out on purpose: a bandit that explores by
 itself; the record grows from the comparisons that people make anyway.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
@@ -25,6 +25,7 @@ from adapters.safety import HARMFUL
 from adapters.wellformed import find_flaws
 from assistant.profile import TraitView
 from feedback.errors import InvalidInput
+from feedback.sequential import interval
 from feedback.types import ARMS, ArmName
 
 Array = NDArray[np.float64]
@@ -84,6 +85,11 @@ def rival(arm: ArmName, labels: int, has_version: bool) -> ArmName | None:
     return arms[place + 1] if place + 1 < len(arms) else None
 
 
+def without_adapter(arm: ArmName) -> ArmName:
+    """The arm that differs from this one only in that the base writes."""
+    return "rerank" if arm == "adapter+rerank" else "base"
+
+
 # ---- how well each did --------------------------------------------------------------------------------------------
 
 
@@ -98,13 +104,8 @@ class Tally:
         return Tally(self.wins + other.wins, self.count + other.count)
 
     def interval(self) -> tuple[float, float]:
-        """95% interval of the share of wins (Wilson 1927), (0, 1) without any."""
-        if not self.count:
-            return 0.0, 1.0
-        z, n, p = 1.96, self.count, self.wins / self.count
-        middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-        half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-        return max(0.0, middle - half), min(1.0, middle + half)
+        """Share of wins, 95% sure at all times together, (0, 1) without any."""
+        return interval(self.wins, self.count)
 
 
 @dataclass(frozen=True)

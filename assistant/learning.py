@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 
 from adapters.rendering import ChatMessage
 from assistant.arms import Record, record_of_acts
+from assistant.asking import Asking
 from assistant.engine import Draft, Engine
 from assistant.evidence import Click, clicks_behind
 from assistant.heads import Heads
 from assistant.imports import Brought, check_brought
 from assistant.messages import check_text
+from assistant.probation import settle
 from assistant.profile import STRONGEST, TraitView, changed_line, profile_of
 from feedback import labels
 from feedback.errors import Conflict, InvalidInput
@@ -35,13 +37,15 @@ from feedback.types import FeedbackKind, Reply, User
 MAX_COMMENT, MAX_REASONS, MAX_REASON = 2000, 10, 200
 READ_AT_MOST = 32  # texts a call whose latent features are computed; of more, the named traits alone are learned
 MAX_SCORED = 64
+DECIDING: tuple[FeedbackKind, ...] = ("ranking", "thumb")  # what the trial of a version counts (probation.py)
 
 
 @dataclass(frozen=True)
 class Ack:
     """What came of an act. labels: the person's total; head_ms: from the act to the refitted head, disk included.
 
-    changed: what moved, in plain words, empty when nothing much did; reply_id: the edited reply, after an edit.
+    changed: what moved, in plain words, empty when nothing much did, and before it whether the click ended the trial of
+    a version; reply_id: the edited reply, after an edit.
     """
 
     feedback_id: str
@@ -59,6 +63,7 @@ class Learning:
         self._population = engine.population
         labels.remake_preferences(store, engine.population)
         self._heads = Heads(store, engine.base_id, engine.population)
+        self._asking = Asking(store)
 
     # ---- acts -----------------------------------------------------------------------------------------------------
 
@@ -272,7 +277,9 @@ class Learning:
         with self._store.database.transaction():
             self._store.chats.add_replies(new)
             event, _ = self._store.acts.add(user.id, kind, dict(payload), reply_ids, base_id, preference, supersedes)
-        return self._ack(user, event.id, before, began)
+            told = settle(self._store, user, base_id, self._asking.wanted(user)) if kind in DECIDING else ""
+        ack = self._ack(user, event.id, before, began)
+        return replace(ack, changed=f"{told} {ack.changed}".strip())
 
     def _ack(self, user: User, feedback_id: str, before: Sequence[TraitView], began: float) -> Ack:
         """Refit, and say what came of it. The person's lock is held."""

@@ -26,6 +26,7 @@ from assistant.engine import Engine
 from assistant.joining import Joining
 from assistant.learning import Learning
 from assistant.lock import DataLock
+from assistant.probation import stories
 from assistant.profile import TraitView
 from assistant.removal import remove_person, reset_person
 from assistant.settings import Settings
@@ -151,6 +152,10 @@ class Mynah:
             "profile": [trait_record(trait) for trait in self.learning.profile(user)],
             "updates": [asdict(update) for update in self.store.versions.updates(user.id)],
             "versions": [asdict(version) for version in self.store.versions.versions(user.id)],
+            "trials": {
+                "events": [asdict(event) for event in self.store.trials.events(user.id)],
+                "duels": [asdict(duel) for duel in self.store.trials.duels(user.id)],
+            },
             "audit": [asdict(entry) for entry in self.store.server.audit_of(user.id)],
             "examples": {
                 f"v{number}": [asdict(example) for example in examples]
@@ -161,6 +166,10 @@ class Mynah:
     def active(self, user: User) -> AdapterVersion | None:
         """The version served to a person, None for the base."""
         return self.store.versions.active(user.id, self.engine.base_id)
+
+    def trials_told(self, user: User) -> dict[int, str]:
+        """How the trial of each of a person's versions stands or ended, in words, by number."""
+        return stories(self.store, user, self.engine.base_id, self.chat.asking.wanted(user))
 
 
 def update_numbers(config: Config) -> UpdateConfig:

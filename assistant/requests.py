@@ -1,7 +1,9 @@
 """Requests: from what is asked to replies under way. Which version and arm write, and what is wrong with a request.
 
 The version in use is read once a request, so a reply is never half old and half new, and a version that was promoted
-meanwhile is picked up by the next. Left out on purpose: conversations (chat.py).
+meanwhile is picked up by the next. While it is on trial (probation.py), a request that may ask, or that wants two
+replies to compare, is a duel: one reply of the version, one without it, all else the same. Left out on purpose:
+conversations (chat.py).
 """
 
 from __future__ import annotations
@@ -16,7 +18,16 @@ from jinja2 import TemplateError
 
 from adapters.decoding import Sampling
 from adapters.rendering import DEFAULT_SYSTEM, ChatMessage
-from assistant.arms import ADAPTED, RERANKED, check_arm, context_system, draft_count, rival, served_arm
+from assistant.arms import (
+    ADAPTED,
+    RERANKED,
+    check_arm,
+    context_system,
+    draft_count,
+    rival,
+    served_arm,
+    without_adapter,
+)
 from assistant.engine import Ask, Engine
 from assistant.learning import Learning
 from assistant.messages import check_messages
@@ -24,7 +35,7 @@ from assistant.streaming import check_stops
 from assistant.turn import About, Judge, Keep, Part, Turn
 from feedback.errors import Conflict, InvalidInput
 from feedback.store import Store
-from feedback.types import AdapterVersion, ArmName, User
+from feedback.types import AdapterVersion, ArmName, Duel, Reply, User, now
 
 MAX_CHOICES = 4
 MAX_TOKENS = 2048  # a reply
@@ -49,6 +60,15 @@ class ChatRequest:
     learn: bool = True
     conversation_id: str | None = None
     ask: bool = False
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What one arm is to contribute. version: None for the base."""
+
+    arm: ArmName
+    version: AdapterVersion | None
+    count: int
 
 
 class Requests:
@@ -78,23 +98,29 @@ class Requests:
         engine = self._engine
         judge = Judge(self._learning.head(user.id), engine.population, engine.safety, engine.latents.subject_floor)
         parts = []
+        duel = self._duel(user, request, wanted, version)
+        if duel is not None and version is not None:
+            keep = self._remembering(user, version.number, keep)
+        drafts = draft_count(engine.busy > 0, request.seed is not None, request.temperature == 0)  # for all arms alike
         try:
-            for place, (arm, wanted_count) in enumerate(self._arms(user, request, wanted, version)):
-                count = 2 if request.ask and arm not in RERANKED else wanted_count  # else a draft is the other one
+            for place, wish in enumerate(duel or self._arms(user, request, wanted, version)):
+                arm, count = wish.arm, wish.count
+                if request.ask and arm not in RERANKED and not duel:
+                    count = 2  # of re-ranked ones another draft is the second
                 ask = Ask(
                     self._told(user, messages) if arm == "context" else messages,
-                    version if arm in ADAPTED else None,
-                    self._copies(arm, count, request),
+                    wish.version,
+                    max(drafts, count) if arm in RERANKED else count,
                     replace(sampling, seed=(seed + place * 7919) % 2**63),
                     check_stops(request.stop),
                     user.id,
                     arm not in RERANKED,
-                    partial(judge.going_on, prompt=messages[-1]["content"], count=count, ask=request.ask)
+                    partial(judge.going_on, prompt=messages[-1]["content"], count=count, ask=request.ask and not duel)
                     if arm in RERANKED
                     else None,
                 )
-                number = version.number if version and arm in ADAPTED else None
-                parts.append(Part(arm, number, count, self._engine.write(ask)))
+                number = wish.version.number if wish.version else None
+                parts.append(Part(arm, number, count, engine.write(ask)))
         except Exception as error:
             for part in parts:
                 part.writing.stop()
@@ -132,28 +158,50 @@ class Requests:
 
     def _arms(
         self, user: User, request: ChatRequest, wanted: ArmName | None, version: AdapterVersion | None
-    ) -> list[tuple[ArmName, int]]:
-        """(arm, replies) that take part. With `auto`, choices to compare also come from the next arm down."""
+    ) -> list[Wish]:
+        """What takes part. With `auto`, choices to compare also come from the next arm down."""
+
+        def wish(arm: ArmName, count: int) -> Wish:
+            return Wish(arm, version if arm in ADAPTED else None, count)
+
         if wanted is not None:
-            return [(wanted, request.n)]
+            return [wish(wanted, request.n)]
         if request.version is None:
-            return [("base", request.n)]
+            return [wish("base", request.n)]
         learned = self._learning.has_learned(user)
         if request.version != "active":
-            return [("adapter+rerank" if learned else "adapter", request.n)]
+            return [wish("adapter+rerank" if learned else "adapter", request.n)]
         served = self._served(user, version)
         other = rival(served, learned, version is not None) if request.n > 1 else None
-        return [(served, request.n)] if other is None else [(served, request.n - 1), (other, 1)]
+        return [wish(served, request.n)] if other is None else [wish(served, request.n - 1), wish(other, 1)]
+
+    def _duel(
+        self, user: User, request: ChatRequest, wanted: ArmName | None, version: AdapterVersion | None
+    ) -> list[Wish] | None:
+        """The version on trial and what was served before it, when they are to stand side by side."""
+        if wanted is not None or request.version != "active" or version is None or version.status != "probation":
+            return None
+        served = self._served(user, version)
+        if served not in ADAPTED or not request.learn or not (request.ask or request.n == 2):
+            return None
+        before = self._store.versions.trusted(user.id, self._engine.base_id)
+        return [Wish(served, version, 1), Wish(served if before else without_adapter(served), before, 1)]
+
+    def _remembering(self, user: User, number: int, keep: Keep) -> Keep:
+        """Keep the replies of a duel, and that they were one."""
+
+        def remember(replies: Sequence[Reply], asked: bool) -> None:
+            with self._store.database.transaction():
+                keep(replies, asked)
+                if len(replies) == 2:
+                    mine, other = sorted(replies, key=lambda reply: reply.version != number)
+                    self._store.trials.add_duel(user.id, Duel(number, mine.id, other.id, now()))
+
+        return remember
 
     def _served(self, user: User, version: AdapterVersion | None) -> ArmName:
         record = self._learning.record(user, version.number if version else None)
         return served_arm(self._learning.has_learned(user), version is not None, record)
-
-    def _copies(self, arm: ArmName, count: int, request: ChatRequest) -> int:
-        if arm not in RERANKED:
-            return count
-        drafts = draft_count(self._engine.busy > 0, request.seed is not None, request.temperature == 0)
-        return max(drafts, count)
 
     def _told(self, user: User, messages: Sequence[ChatMessage]) -> list[ChatMessage]:
         """The conversation with what is known of the person's taste in its system prompt."""

@@ -20,6 +20,7 @@ from adapters.rendering import ChatMessage
 from adapters.versions import VersionFiles
 from assistant import worker_process as worker
 from assistant.adoption import POOL_JOB, adopt, has_result, remove
+from assistant.asking import Asking
 from assistant.board import Board
 from assistant.config import Config
 from assistant.engine import Engine
@@ -56,7 +57,7 @@ class Trainer:
         self._versions, self._files, self._stop = versions, files, stop
         self._jobs, self._nice = config.jobs, config.nice
         self._cores = config.threads or os.cpu_count() or 1
-        self._board = Board(config.tensorboard)
+        self._asking, self._board = Asking(store), Board(config.tensorboard)
         self._crashes: Counter[str] = Counter()
 
     def work(self, update: Update, progress: Progress) -> None:
@@ -111,9 +112,11 @@ class Trainer:
     # ---- steps ----------------------------------------------------------------------------------------------------
 
     def _freeze(self, update: Update) -> None:
-        """Write down all that the worker will know: labels as they are now, as heads; prompts; the parent version."""
+        """Write down all that the worker will know: labels as they are now, as heads; prompts; the parent version,
+        which is the last that is not on trial; and whether nobody will compare the result with it (a strict gate)."""
+        user = self._store.people.get(update.user_id)
         labels = self._store.acts.label_range(update.user_id)
-        parent = self._store.versions.active(update.user_id, update.base_id)
+        parent = self._store.versions.trusted(update.user_id, update.base_id)
         folder = self._versions.check(parent) if parent else None
         train_head, judge_head = self._learning.split_heads(update.user_id)
         spec = JobSpec(
@@ -126,6 +129,7 @@ class Trainer:
             train_head=train_head,
             judge_head=judge_head,
             parent=folder,
+            strict=not self._asking.wanted(user),
             config=UpdateConfig.from_dict(update.config),
         )
         job = self._jobs / update.id

@@ -3,7 +3,8 @@
 A turn has one part for every arm that takes part, mostly one. An arm that chooses among drafts has nothing to show
 before it has told them apart by their beginnings; the others stream from the first word. When several arms take part
 nothing is shown before all are done, so that the timing does not tell which is which. A turn that may ask comes with
-two replies instead of one, when a comparison of them would teach the person's head something (feedback/pairing.py).
+two replies instead of one, when a comparison of them would teach the person's head something (feedback/pairing.py); or,
+while a version is on trial, with that version's reply and one without it (probation.py).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters.rendering import ChatMessage
-from adapters.safety import SafetyTerm
+from adapters.safety import HARMFUL, SafetyTerm
 from assistant.arms import RERANKED, choose, fitness, rank_drafts
 from assistant.writing import NARROW_AT, Draft, Writing
 from feedback.errors import MynahError
@@ -72,6 +73,11 @@ class Judge:
         found = most_telling(self.head, self._features(drafts), mine, others) if first.text.strip() else None
         return drafts[found[0]] if found and found[1] >= LEAST_BITS else None
 
+    def may_differ(self, one: Draft, other: Draft, prompt: str) -> bool:
+        """Whether two replies can be shown for a choice: both say something, not the same, and neither is harmful."""
+        texts = {one.text.strip(), other.text.strip()}
+        return len(texts) == 2 and "" not in texts and not (self._harm([one, other], prompt) >= HARMFUL).any()
+
     def _features(self, drafts: Sequence[Draft]) -> NDArray[np.float64]:
         return self.population.features([d.text for d in drafts], np.stack([d.latent for d in drafts]))
 
@@ -108,12 +114,13 @@ class Turn:
     ) -> None:
         """keep: stores the finished replies, once. shuffle: seed of the order in which choices are shown.
 
-        ask: the turn has one part, and a second reply may come with the first.
+        ask: a second reply may come with the first, out of the one part, or from the second one of a trial.
         """
         self.about, self.parts = about, parts
         self._judge, self._keep = judge, keep
         self.arm, self.version = parts[0].arm, parts[0].version
-        count = sum(part.count for part in parts)
+        self._duel = ask and len(parts) == 2
+        count = 1 if self._duel else sum(part.count for part in parts)  # nothing tells of the other before it is there
         self.reply_ids = [new_id("r") for _ in range(count)]
         self.dropped = max(part.writing.prompt.dropped for part in parts)
         self.streams = len(parts) == 1 and self.arm not in RERANKED
@@ -188,7 +195,7 @@ class Turn:
     def replies(self) -> list[Reply]:
         """Wait for the replies, keep them (once) and return them, as many as were asked for."""
         try:
-            results = [part.writing.result() for part in self.parts]
+            results = [part.writing.result() for part in self._needed()]
         except Exception:
             self.stop()  # one part failed: nobody waits for the others
             raise
@@ -196,7 +203,7 @@ class Turn:
             if self._replies is None:
                 made = [
                     (part, draft)
-                    for part, result in zip(self.parts, results, strict=True)
+                    for part, result in zip(self.parts, results, strict=False)
                     for draft in self._chosen(part, result.drafts)
                 ]
                 if self.may_ask:
@@ -210,11 +217,26 @@ class Turn:
                 self._replies = replies
             return self._replies
 
+    def _needed(self) -> Sequence[Part]:
+        """The parts without which there is no turn: if what is only to be compared with cannot be written, the reply
+        that the person waits for comes alone."""
+        if self._duel:
+            try:
+                self.parts[1].writing.result()
+            except MynahError:
+                return self.parts[:1]
+        return self.parts
+
     def _compared(self, made: list[tuple[Part, Draft]], drafts: Sequence[Draft]) -> list[tuple[Part, Draft]]:
         """What was made, with the draft that it is worth comparing with, if one is."""
-        (part, first), *_ = made
+        (part, first), *others = made
         if part.writing.stopped:  # nobody who wants it to end wants to be asked
-            return made
+            return made[:1] if self._duel else made
+        if self._duel:
+            self.asked = bool(others) and self._judge.may_differ(
+                first, others[0][1], self.about.messages[-1]["content"]
+            )
+            return made if self.asked else made[:1]
         rival = self._judge.worth_asking(first, drafts, self.about.messages[-1]["content"])
         self.asked = rival is not None
         return [(part, first), (part, rival)] if rival is not None and len(made) == 1 else made

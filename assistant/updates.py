@@ -204,7 +204,10 @@ class Updates:
 
 
 def queue_update(store: Store, user: User, base_id: str, numbers: dict[str, Any], trigger: str = "asked") -> Update:
-    """Put an update in line; also from another process than the server's, which will find it there."""
+    """Put an update in line; also from another process than the server's, which will find it there.
+
+    A version on trial is nobody's parent: the update begins from the one before it.
+    """
     if store.versions.live_updates(user.id):
         raise Conflict("An update is under way already; wait for it or cancel it.")
     labels = store.acts.label_count(user.id)
@@ -212,9 +215,9 @@ def queue_update(store: Store, user: User, base_id: str, numbers: dict[str, Any]
         raise TooFewLabels(
             f"An update needs {rules.MIN_LABELS} labels and there are {labels}; give {missing} more.", needed=missing
         )
-    active = store.versions.active(user.id, base_id)
+    trusted = store.versions.trusted(user.id, base_id)
     seed = secrets.randbelow(2**31)
-    parent = active.number if active else None
+    parent = trusted.number if trusted else None
     return store.versions.queue(user.id, base_id, trigger, seed, parent, store.acts.label_range(user.id), numbers)
 
 

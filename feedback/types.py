@@ -13,6 +13,7 @@ ARMS: tuple[ArmName, ...] = ("base", "context", "rerank", "adapter", "adapter+re
 UpdateState = Literal["queued", "running", "paused", "promoted", "rejected", "failed", "cancelled"]
 LIVE_STATES: tuple[UpdateState, ...] = ("queued", "running", "paused")
 VersionStatus = Literal["probation", "active", "retired", "rejected", "rolled back"]
+TrialEnd = Literal["confirmed", "rolled back", "replaced", "left"]
 
 FeedbackKind = Literal["thumb", "ranking", "edit", "correction"]
 
@@ -232,4 +233,32 @@ class Example:
     base_text: str
     version_text: str
     seed: int
+    created_at: str
+
+
+@dataclass(frozen=True)
+class TrialEvent:
+    """The beginning or the end of a version's trial. Append-only.
+
+    against: the version it is compared with, None for the base; wins, losses, ties: of its replies, as counted at the
+    end; words: what the person was told.
+    """
+
+    number: int
+    what: Literal["begun"] | TrialEnd
+    against: int | None
+    wins: int
+    losses: int
+    ties: int
+    words: str
+    at: str
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Two replies shown blind side by side: one of the version on trial, the other without it."""
+
+    number: int
+    reply_id: str
+    other_id: str
     created_at: str

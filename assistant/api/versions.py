@@ -47,7 +47,8 @@ def versions(mynah: Served, user: Caller) -> dict[str, Any]:
 @router.get("/v1/me/versions/{name}")
 def version(name: str, mynah: Served, user: Caller) -> dict[str, Any]:
     """One version."""
-    return version_view(find_version(mynah.store, user, name))
+    found = find_version(mynah.store, user, name)
+    return version_view(found, mynah.trials_told(user).get(found.number, ""))
 
 
 @router.post("/v1/me/versions/{name}/activate")
@@ -59,18 +60,19 @@ def activate(name: str, mynah: Served, user: Caller) -> dict[str, Any]:
 
 def versions_view(mynah: Mynah, user: User) -> dict[str, Any]:
     """A person's versions as the API shows them."""
-    active = mynah.active(user)
+    active, told = mynah.active(user), mynah.trials_told(user)
     return {
         "active": active.name if active else "base",
-        "versions": [version_view(each) for each in mynah.store.versions.versions(user.id)],
+        "versions": [version_view(each, told.get(each.number, "")) for each in mynah.store.versions.versions(user.id)],
     }
 
 
-def version_view(version: AdapterVersion) -> dict[str, Any]:
-    """A version as the API shows it."""
+def version_view(version: AdapterVersion, trial: str) -> dict[str, Any]:
+    """A version as the API shows it. trial: how its trial stands or ended, "" where it had none."""
     return {
         "name": version.name,
         "status": version.status,
+        "trial": trial,
         "parent": f"v{version.parent}" if version.parent else "base",
         "base": version.base_id,
         "update_id": version.update_id,

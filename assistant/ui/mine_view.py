@@ -152,6 +152,7 @@ class MineView:
             versions=list(reversed(self.versions)),
             active=active.name if active else "base",
             base_id=self.mynah.engine.base_id,
+            trials=self.mynah.trials_told(self.user),
             examples=self.mynah.store.versions.examples(self.user.id),
             writing=trial.example_of if trial and not trial.done else None,
             said=said,

@@ -43,7 +43,7 @@ STAGES = {
 }
 
 STATUSES = {
-    "probation": "on trial",
+    "probation": "in use, on trial",
     "active": "in use",
     "retired": "replaced",
     "rejected": "not used",

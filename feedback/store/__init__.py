@@ -17,6 +17,7 @@ from feedback.store.database import Database
 from feedback.store.found import Search
 from feedback.store.people import People
 from feedback.store.server import Server
+from feedback.store.trials import VersionTrials
 from feedback.store.versions import Versions
 
 
@@ -31,6 +32,7 @@ class Store:
         self.search = Search(self.database)
         self.acts = Acts(self.database)
         self.versions = Versions(self.database)
+        self.trials = VersionTrials(self.database)
         self.server = Server(self.database)
 
     def counts(self) -> dict[str, int]:

@@ -10,7 +10,19 @@ from typing import Any
 from feedback.errors import Conflict, NotFound
 from feedback.store.acts import count_up
 from feedback.store.database import Database, Row
-from feedback.types import LIVE_STATES, AdapterVersion, Example, Update, UpdateState, VersionStatus, new_id, now
+from feedback.store.trials import VersionTrials, begun
+from feedback.types import (
+    LIVE_STATES,
+    AdapterVersion,
+    Example,
+    TrialEnd,
+    TrialEvent,
+    Update,
+    UpdateState,
+    VersionStatus,
+    new_id,
+    now,
+)
 
 _LIVE = ", ".join(f"'{state}'" for state in LIVE_STATES)
 
@@ -20,6 +32,7 @@ class Versions:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._trials = VersionTrials(database)
 
     # ---- updates --------------------------------------------------------------------------------------------------
 
@@ -125,9 +138,11 @@ class Versions:
     def add(self, version: AdapterVersion, *, activate: bool, update_state: UpdateState) -> None:
         """Enter a version whose folder is on disk, activate it or not, and end its update: one transaction.
 
-        The version it takes over from becomes `retired`. Raises Conflict, entering nothing, when the update has ended.
+        The version it takes over from becomes `retired`. One that is entered as on probation is served so, and its
+        trial begins. Raises Conflict, entering nothing, when the update has ended.
         """
         with self._db.transaction() as db:
+            trusted = self.trusted(version.user_id, version.base_id)
             db.execute(
                 f"insert into versions values ({', '.join('?' * 14)})",
                 [
@@ -138,6 +153,9 @@ class Versions:
             )  # fmt: skip
             if activate:
                 self._activate(version.user_id, version.base_id, version.number, retire_as="retired")
+                if version.status == "probation":
+                    self.mark(version.user_id, version.number, "probation")
+                    self._trials.note(version.user_id, begun(version.number, trusted.number if trusted else None))
             if version.update_id:
                 ended = db.execute(
                     f"update updates set state = ?, version = ?, gate = ?, progress = 1, eta_seconds = 0, "
@@ -168,8 +186,29 @@ class Versions:
         )
         return _version(row) if row else None
 
+    def trusted(self, user_id: str, base_id: str) -> AdapterVersion | None:
+        """The version served last that is not on trial, None for the base: what a trial is against."""
+        active = self.active(user_id, base_id)
+        if active is None or active.status != "probation":
+            return active
+        trial = self._trials.begun(user_id, active.number)
+        return self.version(user_id, trial.against) if trial and trial.against else None
+
+    def end_trial(self, user_id: str, base_id: str, event: TrialEvent) -> None:
+        """Let the version on trial stay, or serve what it was compared with again: one transaction."""
+        with self._db.transaction():
+            self._trials.note(user_id, event)
+            if event.what == "confirmed":
+                self.mark(user_id, event.number, "active")
+            else:
+                self.mark(user_id, event.number, "rolled back")
+                self._activate(user_id, base_id, event.against, retire_as="rolled back")
+
     def activate(self, user_id: str, base_id: str, number: int | None) -> None:
-        """Serve another version, or the base (None). Raises Conflict for a rejected one or another base's."""
+        """Serve another version, or the base (None); a trial under way ends with that.
+
+        Raises Conflict for a rejected one or another base's.
+        """
         with self._db.transaction():
             if number is not None:
                 version = self.version(user_id, number)
@@ -217,8 +256,15 @@ class Versions:
         """Move the pointer. A version that makes way for a newer one is retired; for an older one, rolled back."""
         with self._db.transaction() as db:
             current = self.active(user_id, base_id)
-            if current is not None and current.number != number:
+            if current is not None and current.number == number:
+                return
+            if current is not None:
                 newer = number is not None and number > current.number
+                if current.status == "probation":
+                    trial = self._trials.begun(user_id, current.number)
+                    against = trial.against if trial else None
+                    what: TrialEnd = "replaced" if newer else "left"
+                    self._trials.note(user_id, TrialEvent(current.number, what, against, 0, 0, 0, "", now()))
                 self.mark(user_id, current.number, "retired" if newer else retire_as)
             if number is None:
                 db.execute("delete from active_versions where user_id = ? and base_id = ?", [user_id, base_id])

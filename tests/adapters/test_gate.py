@@ -10,6 +10,7 @@ import torch
 
 from adapters.base_model import BaseFiles
 from adapters.checks import (
+    STRICTER,
     GateConfig,
     check_endings,
     check_finite,
@@ -102,6 +103,11 @@ def test_other_checks_and_their_words() -> None:
     assert sure.passed and "6 labels" in sure.words and "90% sure" in sure.words
     assert not check_preference(0.45, 0.4, 6, CONFIG).passed
     assert check_learned(0.6, 24, CONFIG).passed and not check_learned(0.52, 24, CONFIG).passed
+    learned, preferred = check_learned(0.58, 24, CONFIG, True), check_preference(0.52, 0.6, 6, CONFIG, True)
+    for check, plain in ((learned, 0.55), (preferred, 0.5)):
+        assert not check.passed and check.bound == pytest.approx(plain + STRICTER)
+        assert "5% more than usual" in check.words
+    assert check_preference(0.52, 0.6, 6, CONFIG).passed
 
 
 def test_variety_compares_texts_cut_to_the_same_length() -> None:

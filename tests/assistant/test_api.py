@@ -15,7 +15,7 @@ from adapters.base_model import BaseFiles
 from adapters.policy import Policy
 from assistant.api.app import create_app
 from assistant.mynah import Mynah
-from feedback.types import AdapterVersion, User, now
+from feedback.types import AdapterVersion, User, VersionStatus, now
 from tests.assistant.serving import PASSWORD, open_mynah, own_models, settings
 
 HELLO = [{"role": "user", "content": "Tell me something about the sea."}]
@@ -69,14 +69,16 @@ def ada(mynah: Mynah, app: Any) -> Iterator[Person]:
         mynah.remove_person(person.user)
 
 
-def give_version(mynah: Mynah, user: User, policy: Policy, *, passed: bool = True) -> AdapterVersion:
+def give_version(
+    mynah: Mynah, user: User, policy: Policy, *, passed: bool = True, status: VersionStatus = "active"
+) -> AdapterVersion:
     """A version made outside of training: an adapter that changes nothing."""
     number = mynah.store.versions.next_number(user.id)
     policy.new_adapter("for-a-test")
     manifest = mynah.versions.write(user.id, number, policy.adapter_state("for-a-test"), policy.lora_config(), {})
     policy.drop_adapter("for-a-test")
     version = AdapterVersion(
-        user.id, number, mynah.engine.base_id, "active" if passed else "rejected", number - 1 or None, None, 1, 20, 3,
+        user.id, number, mynah.engine.base_id, status if passed else "rejected", number - 1 or None, None, 1, 20, 3,
         {"rank": 8}, {"steps": []}, [{"check": "kl", "value": 0.0, "bound": 0.1, "passed": passed}], manifest, now(),
     )  # fmt: skip
     mynah.store.versions.add(version, activate=passed, update_state="promoted")
@@ -275,13 +277,17 @@ def test_versions_are_told_and_activated(mynah: Mynah, ada: Person, policy: Poli
 
 
 def test_everything_about_me_can_be_had_and_deleted(mynah: Mynah, ada: Person, policy: Policy) -> None:
-    version = give_version(mynah, ada.user, policy)
+    version = give_version(mynah, ada.user, policy, status="probation")
+    told = ada.get("/v1/me/versions/v1")
+    assert told["status"] == "probation" and told["trial"].startswith("On trial: now and then its reply will stand")
     reply = ada.ask(messages=[{"role": "user", "content": "A secret called xyzzy."}])["choices"][0]["reply_id"]
     ada.http.post("/v1/feedback", json={"reply_id": reply, "thumb": 1, "comment": "plugh"})
     packed = ada.http.get("/v1/me/export")
     assert packed.headers["content-type"] == "application/zip"
     archive = zipfile.ZipFile(io.BytesIO(packed.content))
     assert {"person.json", "replies.json", "feedback.json", "versions.json"} <= set(archive.namelist())
+    trials = json.loads(archive.read("trials.json"))
+    assert [event["what"] for event in trials["events"]] == ["begun"] and trials["duels"] == []
     assert "adapters/v1/adapter_model.safetensors" in archive.namelist()
     assert "xyzzy" in archive.read("replies.json").decode() and "plugh" in archive.read("feedback.json").decode()
     assert "argon2" not in b"".join(archive.read(n) for n in archive.namelist() if n.endswith(".json")).decode()

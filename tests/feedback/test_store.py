@@ -20,7 +20,8 @@ from feedback.population import load_population
 from feedback.reward_head import fit
 from feedback.store import Store, database
 from feedback.store.acts import HELD_OUT_EVERY
-from feedback.types import AdapterVersion, Example, User, now
+from feedback.store.trials import begun
+from feedback.types import AdapterVersion, Duel, Example, User, now
 from tests.feedback.helpers import BASE, add_person, make_reply
 from tests.soak import rounds
 
@@ -386,6 +387,10 @@ def test_removal_leaves_no_row_and_no_text_behind(tmp_path: Path) -> None:
         store.versions.queue(user.id, BASE, "asked", 1, None, (1, 1), {})
         store.versions.add(version(user, store.versions.next_number(user.id)), activate=True, update_state="promoted")
         store.versions.add_example(user.id, 1, Example(secret, secret, secret, 1, now()))
+        store.trials.note(user.id, replace(begun(1, None), words=secret))
+        other = make_reply(user, secret)
+        store.chats.add_replies([other])
+        store.trials.add_duel(user.id, Duel(1, reply.id, other.id, now()))
     tables = [row["name"] for row in store.database.rows("select name from sqlite_master where type = 'table'")]
 
     def rows_of(user: User) -> dict[str, int]:
@@ -402,7 +407,7 @@ def test_removal_leaves_no_row_and_no_text_behind(tmp_path: Path) -> None:
     assert not any(rows_of(ada).values()) and not any(rows_of(bob).values())
     for table in ("messages", "feedback_replies"):
         assert store.database.value(f"select count(*) from {table}") == 0
-    assert gone["messages"] == 2 and gone["replies"] == 2 and gone["versions"] == 1
+    assert gone["messages"] == 2 and gone["replies"] == 3 and gone["versions"] == 1
     with pytest.raises(NotFound):
         store.people.get(ada.id)
     kept = b"".join(file.read_bytes() for file in tmp_path.iterdir())
