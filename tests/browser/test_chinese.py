@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.site import PASSWORD, Site
 from tests.browser.steps import bring
@@ -14,8 +14,10 @@ from tests.browser.steps import bring
 pytestmark = pytest.mark.browser
 
 # What people and the model wrote, names, and machine words; everything else on a page is its own.
-WRITTEN = ".reply .text, .asked, .talks li a, q, .name, .face, .mark, .brand, code, kbd, select[name=value], .facts dd"
-OURS = {"Mynah", "Mei", "API", "KL", "PEFT", "JSON", "Markdown", "OpenAI", "Enter", "Shift", "Esc", "zip", "token"}
+WRITTEN = (
+    ".reply .text, .asked, #thread textarea, .talks li a, .talks summary, q, .name, .face, .mark, .brand, code, kbd"
+)
+OURS = {"Mynah", "Mei", "API", "JSON", "Markdown", "OpenAI", "zip"}
 
 
 def test_a_day_in_chinese(site: Site, new_page: Callable[..., Page]) -> None:
@@ -116,7 +118,7 @@ def say(page: Page, text: str, mode: str) -> None:
     box.press("Enter")
 
 
-def ask(page: Page, text: str, mode: str):  # type: ignore[no-untyped-def]
+def ask(page: Page, text: str, mode: str) -> Locator:
     say(page, text, mode)
     turn = page.locator("#thread .turns > li").last
     expect(turn.locator(".asked")).to_have_text(text)
@@ -130,7 +132,8 @@ def no_english(page: Page) -> None:
     shown = page.evaluate(
         """(written) => {
             const copy = document.body.cloneNode(true);
-            copy.querySelectorAll(`script, style, svg, noscript, template, ${written}`).forEach((part) => part.remove());
+            const others = copy.querySelectorAll(`script, style, svg, noscript, template, ${written}`);
+            others.forEach((part) => part.remove());
             const labels = [...copy.querySelectorAll('[aria-label], [title], [placeholder]')].flatMap((part) =>
                 ['aria-label', 'title', 'placeholder'].map((name) => part.getAttribute(name) ?? ''));
             return [copy.textContent, ...labels].join('\\n');
