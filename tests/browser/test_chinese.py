@@ -13,9 +13,10 @@ from tests.browser.steps import bring
 
 pytestmark = pytest.mark.browser
 
-# What people and the model wrote, names, and machine words; everything else on a page is its own.
+# What people and the model wrote, names, keys, code, and the list of pages that Gradio has and Mynah hides.
 WRITTEN = (
-    ".reply .text, .asked, #thread textarea, .talks li a, .talks summary, q, .name, .face, .mark, .brand, code, kbd"
+    ".reply .text, .asked, #thread textarea, .talks li a, .talks summary, q, .me .name, .face, .mark, .brand, code, "
+    "kbd, nav:not(#side nav)"
 )
 OURS = {"Mynah", "Mei", "API", "JSON", "Markdown", "OpenAI", "zip"}
 
@@ -80,7 +81,7 @@ def open_my_assistant(page: Page, site: Site) -> None:
     expect(page.get_by_role("heading", name="我的助手")).to_be_visible()
     expect(page.get_by_text("来自 12 次反馈。")).to_be_visible()
     expect(page.get_by_role("button", name="立即更新")).to_be_visible()
-    page.locator("#taste details.more summary").click()
+    page.locator("#taste details.more > summary").click()
     expect(page.locator("#taste .trait", has_text="第二人称")).to_be_visible()
     no_english(page)
     page.get_by_text("删除我的账号").click()
