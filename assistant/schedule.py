@@ -92,7 +92,8 @@ def may_start(schedule: Schedule, machine: Machine) -> tuple[bool, str]:
         return False, "updates start only when you ask for one here"
     if schedule.mode == "window":
         assert schedule.window is not None
-        return within(schedule.window, machine.clock), f"updates run between {words(schedule.window)}"
+        start, end = schedule.window
+        return within(schedule.window, machine.clock), f"updates run between {start:%H:%M} and {end:%H:%M}"
     if machine.chat_idle_seconds < schedule.idle_seconds:
         return False, "somebody is chatting; it starts when the machine is idle"
     if machine.load > BUSY_LOAD:
@@ -151,11 +152,6 @@ def forecast(
     if free:
         return Forecast(0, 1, "within a minute", why)
     return Forecast(0, 1, _opening(schedule), why)
-
-
-def words(window: Window) -> str:
-    """A window as people read it."""
-    return f"{window[0]:%H:%M} and {window[1]:%H:%M}"
 
 
 def _opening(schedule: Schedule) -> str:

@@ -195,7 +195,7 @@ class Trainer:
         if self._crashes[update.id] < MAX_CRASHES:
             self._store.versions.set_state(update.id, "paused", f"{how}; it goes on where it was.")
         else:
-            self._fail(update, f"{how} {MAX_CRASHES} times; there may be too little memory.")
+            self._fail(update, f"{how}, {MAX_CRASHES} times; there may be too little memory.")
 
     def _fail(self, update: Update, reason: str) -> None:
         log.warning("Update %s failed: %s", update.id, reason)

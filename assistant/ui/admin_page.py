@@ -13,6 +13,7 @@ from assistant.mynah import Mynah
 from assistant.ui.admin_view import SHOWN_ENTRIES, AdminView, Secret
 from assistant.ui.chat_view import side
 from assistant.ui.events import admin, panel, pressed, wire
+from assistant.ui.language import say
 from feedback.errors import InvalidInput, NotFound
 
 LOOK_EVERY = 4.0  # seconds between two looks at what runs
@@ -29,7 +30,7 @@ class AdminPage:
         """Fill the page. Called inside the Blocks context."""
         self.side = panel("side")
         with gr.Column(elem_id="main"):
-            gr.HTML("<h1>Admin</h1>", elem_id="head", apply_default_css=False)
+            self.head = panel("head")
             self.people = panel("people")
             self.settings = panel("settings")
             self.server = panel("server")
@@ -38,7 +39,7 @@ class AdminPage:
             self.seen = gr.Textbox(visible=False)
             notice = panel("notice")
         everything = [self.side, self.people, self.settings, self.server, self.record, self.audit]
-        wire(blocks.load, self.open, [], [*everything, notice])
+        wire(blocks.load, self.open, [], [self.head, *everything, notice])
         wire(gr.Timer(LOOK_EVERY).tick, self.look, [self.seen], [self.seen, self.server, notice])
         wire(self.people.click, self.act, [], [self.people, self.audit, notice])
         wire(self.settings.click, self.set, [], [self.settings, self.people, self.audit, notice])
@@ -50,7 +51,7 @@ class AdminPage:
         user = admin(self.mynah, request)
         view = AdminView(self.mynah, user)
         shown = [view.people(), view.settings(), view.server(), view.record(), view.log()]
-        return [side(self.mynah, user, "admin"), *shown]
+        return [f"<h1>{say('Admin')}</h1>", side(self.mynah, user, "admin"), *shown]
 
     def look(self, request: gr.Request, seen: str) -> list[Any]:
         """What runs now, if that is something else than at the last look."""
@@ -65,17 +66,16 @@ class AdminPage:
         said, secret = "", None
         if act == "invite":
             _, token = self.mynah.joining.invite(me, pressed(event, "note", ""))
-            secret = Secret(
-                "The invitation. It works once, for seven days, and is shown this once", self._link(request, token)
-            )
+            words = say("The invitation. It works once, for seven days, and is shown this once.")
+            secret = Secret(words, self._link(request, token))
         elif act == "withdraw":
             self.mynah.joining.withdraw(me, pressed(event, "id"))
-            said = "The invitation opens nothing any more."
+            said = say("The invitation opens nothing any more.")
         elif act == "add":
             name = pressed(event, "name")
             password, secret = _password(event, name)
             user = admins.add(me.id, name, password, admin=pressed(event, "admin", "") == "yes")
-            said = f"{user.name} can sign in now."
+            said = say("{name} can sign in now.", name=user.name)
         else:
             said, secret = self._act_on(me.id, act, event)
         return [view.people(said, secret), view.log()]
@@ -86,20 +86,28 @@ class AdminPage:
         if act == "password":
             password, secret = _password(event, user.name)
             admins.set_password(me, user, password)
-            return f"{user.name} has a new password and is signed out everywhere.", secret
+            return say("{name} has a new password and is signed out everywhere.", name=user.name), secret
         if act == "disable":
             if user.id == me:
                 raise InvalidInput("You cannot disable yourself; another admin can.")
             admins.disable(me, user)
-            return f"{user.name} is signed out everywhere and cannot sign in; no API key of theirs is valid.", None
+            words = say(
+                "{name} is signed out everywhere and cannot sign in; no API key of theirs is valid.", name=user.name
+            )
+            return words, None
         if act == "enable":
             admins.enable(me, user)
-            return f"{user.name} can sign in again.", None
+            return say("{name} can sign in again.", name=user.name), None
         if act == "remove":
             receipt = self.mynah.remove_person(user, me)
-            rows = receipt["rows"]
-            gone = f"{rows['conversations']} chats, {rows['feedback']} clicks, {receipt['adapters']} versions"
-            return f"{user.name} and all that was theirs is gone: {gone}.", None
+            gone = say(
+                "{name} and all that was theirs is gone: {chats} chats, {clicks} clicks, {versions} versions.",
+                name=user.name,
+                chats=receipt["rows"]["conversations"],
+                clicks=receipt["rows"]["feedback"],
+                versions=receipt["adapters"],
+            )
+            return gone, None
         raise NotFound("This page is out of date. Reload it and try again.")
 
     def set(self, request: gr.Request, event: gr.EventData) -> list[Any]:
@@ -107,7 +115,7 @@ class AdminPage:
         me = admin(self.mynah, request)
         self.mynah.admins.set(me.id, self.mynah.settings, pressed(event, "name"), pressed(event, "value"))
         view = AdminView(self.mynah, me)
-        return [view.settings("Saved. It counts from now on."), view.people(), view.log()]
+        return [view.settings(say("Saved. It counts from now on.")), view.people(), view.log()]
 
     def cancel(self, request: gr.Request, event: gr.EventData) -> list[Any]:
         """End somebody's update."""
@@ -135,4 +143,5 @@ def _password(event: gr.EventData, name: str) -> tuple[str, Secret | None]:
     if given := pressed(event, "password", ""):
         return given, None
     made = secrets.token_urlsafe(9)
-    return made, Secret(f"The password for {name.strip()}. It is shown this once: hand it over now", made)
+    words = say("The password for {name}. It is shown this once: hand it over now.", name=name.strip())
+    return made, Secret(words, made)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 from assistant.arms import Record
 from assistant.mynah import Mynah
+from assistant.ui.language import say
 from assistant.ui.record_rows import rows_of
 from assistant.ui.render import show
 from assistant.usage import size, usage_of
@@ -83,10 +84,10 @@ class AdminView:
             total = total + self.mynah.learning.record(user)
         return show(
             "record.html",
-            title="How each way of answering does with everybody",
+            title=say("How each way of answering does with everybody"),
             rows=rows_of(total),
             served="",
-            empty="Nobody has compared replies or given a thumb yet.",
+            empty=say("Nobody has compared replies or given a thumb yet."),
         )
 
     def log(self, entries: int = SHOWN_ENTRIES) -> str:
@@ -99,7 +100,7 @@ class AdminView:
         return Person(
             user,
             self.mynah.store.acts.label_count(user.id),
-            active.name if active else "the base",
+            active.name if active else say("the base"),
             update,
             self.mynah.store.versions.versions(user.id),
         )

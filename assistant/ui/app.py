@@ -16,6 +16,7 @@ from fastapi import FastAPI, Request
 from assistant.mynah import Mynah
 from assistant.ui.admin_page import AdminPage
 from assistant.ui.chat_page import ChatPage
+from assistant.ui.events import in_browser
 from assistant.ui.my_assistant import MyAssistantPage
 from assistant.ui.session import Guard, session_user
 from assistant.ui.side_routes import routes as side_routes
@@ -60,6 +61,7 @@ def _mounted(app: FastAPI, mynah: Mynah, signed_in: Callable[[Request], str | No
         theme=theme(),
         css=styles(),
         head=head(),
+        i18n=in_browser,
     )
 
 

@@ -12,7 +12,8 @@ import gradio as gr
 
 from assistant.mynah import Mynah
 from assistant.ui.chat_view import ChatView, draft_names, thumb_given
-from assistant.ui.events import QUIET, notice, panel, person, pressed, wire
+from assistant.ui.events import QUIET, in_browser, notice, panel, person, pressed, wire
+from assistant.ui.language import joined, say
 from assistant.ui.live import LiveTurns
 from assistant.ui.verdicts import learned, placed, voted
 from assistant.ui.words import wrote
@@ -21,8 +22,7 @@ from feedback.types import User
 
 LOOK_EVERY = 0.2  # seconds between two looks at a growing reply
 ADDRESS_JS = "(id) => { history.replaceState({}, '', id ? '/?c=' + encodeURIComponent(id) : '/'); }"
-GO_ON = "Go on from where you stopped."
-MODES = [("One reply", 1), ("Compare two", 2), ("Rank four", 4)]
+MODES = [(in_browser("One reply"), 1), (in_browser("Compare two"), 2), (in_browser("Rank four"), 4)]
 
 
 class ChatPage:
@@ -42,35 +42,39 @@ class ChatPage:
             self.thread = panel("thread")
             self.stage = panel("stage")
             with gr.Column(elem_id="composer"):
-                with gr.Accordion("About this chat", open=False, elem_id="about"):
-                    self.private = gr.Checkbox(label="Don't learn from this chat", elem_id="private")
+                with gr.Accordion(in_browser("About this chat"), open=False, elem_id="about"):
+                    self.private = gr.Checkbox(label=in_browser("Don't learn from this chat"), elem_id="private")
                     self.system = gr.Textbox(
-                        label="How should it answer in this chat? (optional)",
-                        placeholder="For example: Answer as a patient chess teacher.",
+                        label=in_browser("How should it answer in this chat? (optional)"),
+                        placeholder=in_browser("For example: Answer as a patient chess teacher."),
                         lines=2,
                         max_lines=6,
                         elem_id="system",
                     )
                     self.asks = gr.Checkbox(
-                        label="Now and then, let Mynah ask me which of two replies is better (in all chats)",
+                        label=in_browser(
+                            "Now and then, let Mynah ask me which of two replies is better (in all chats)"
+                        ),
                         elem_id="asks",
                     )
                 with gr.Row(elem_id="write"):
                     self.box = gr.Textbox(
                         show_label=False,
-                        label="Message",
-                        placeholder="Write to Mynah…",
+                        label=in_browser("Message"),
+                        placeholder=in_browser("Write to Mynah…"),
                         lines=1,
                         max_lines=8,
                         container=False,
                         autofocus=True,
                         elem_id="box",
                     )
-                    self.send = gr.Button("Send", variant="primary", elem_id="send", scale=0, min_width=84)
-                    self.stop = gr.Button("Stop", elem_id="stop", scale=0, min_width=84, visible=False)
+                    self.send = gr.Button(in_browser("Send"), variant="primary", elem_id="send", scale=0, min_width=84)
+                    self.stop = gr.Button(in_browser("Stop"), elem_id="stop", scale=0, min_width=84, visible=False)
                 self.notice = panel("notice")
                 self.clock = gr.Timer(LOOK_EVERY, active=False)
-                self.mode = gr.Radio(MODES, value=1, show_label=False, label="Replies", container=False, elem_id="mode")
+                self.mode = gr.Radio(
+                    MODES, value=1, show_label=False, label=in_browser("Replies"), container=False, elem_id="mode"
+                )
         self._wire(blocks)
 
     def _wire(self, blocks: gr.Blocks) -> None:
@@ -231,7 +235,8 @@ class ChatPage:
         if act == "try":
             return self.ask(request, "", pressed(event, "text"), replies, private, system)
         if act == "go-on":
-            self.live.begin(user, here, chat.send(user, here, GO_ON), GO_ON)
+            go_on = say("Go on from where you stopped.")
+            self.live.begin(user, here, chat.send(user, here, go_on), go_on)
         elif act == "revise":
             message, said = pressed(event, "message"), pressed(event, "text")
             turn = chat.revise(user, here, message, said, n=int(replies))
@@ -296,7 +301,7 @@ class ChatPage:
         elif act == "comment":
             comment = pressed(event, "comment")
         ack = self.mynah.learning.thumb(user, reply_id, thumb, reasons=reasons, comment=comment)
-        view.said[reply_id] = learned(ack.labels, ack.changed) if thumb else "Taken back."
+        view.said[reply_id] = learned(ack.labels, ack.changed) if thumb else say("Taken back.")
 
     def _edit(self, user: User, view: ChatView, reply_id: str, text: str) -> None:
         ack = self.mynah.learning.edit(user, reply_id, text)
@@ -321,9 +326,11 @@ class ChatPage:
         ack = self.mynah.learning.rank(user, tiers, verdict="neither" if pick == "neither" else None)
         best = tiers[0][0]
         self.mynah.chat.show(user, here, best)
-        view.said[best] = f"{self._told_apart(user, order)} {learned(ack.labels, ack.changed)}"
+        view.said[best] = joined(self._told_apart(user, order), learned(ack.labels, ack.changed))
         return [view.thread(), "", gr.skip()]
 
     def _told_apart(self, user: User, order: list[str]) -> str:
         writers = [wrote(reply.arm, reply.version)[0] for reply in self.mynah.store.chats.replies(user.id, order)]
-        return " · ".join(f"{name}: {by}" for name, by in zip(draft_names(len(order)), writers, strict=True)) + "."
+        named = zip(draft_names(len(order)), writers, strict=True)
+        told = " · ".join(say("{name}: {writer}", name=name, writer=by) for name, by in named)
+        return say("{sentence}.", sentence=told)

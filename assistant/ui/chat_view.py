@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from assistant.mynah import Mynah
+from assistant.ui.language import say
 from assistant.ui.live import LiveTurn
 from assistant.ui.render import show
 from assistant.ui.words import wrote
@@ -183,7 +184,7 @@ def place(ids: Sequence[str], one: str) -> Place | None:
 
 def draft_names(count: int) -> Sequence[str]:
     """What replies side by side are called."""
-    return ("Left", "Right") if count == 2 else "ABCD"[:count]
+    return (say("Left"), say("Right")) if count == 2 else "ABCD"[:count]
 
 
 def thumb_given(mynah: Mynah, reply_id: str) -> dict[str, Any]:

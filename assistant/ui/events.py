@@ -15,6 +15,7 @@ from typing import Any
 import gradio as gr
 
 from assistant.mynah import Mynah
+from assistant.ui.language import CHINESE, DICTIONARY, ENGLISH, say, told
 from assistant.ui.render import show, static
 from assistant.ui.session import COOKIE
 from feedback.errors import MynahError, NotFound, NotSignedIn
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 # Gradio's queue answers through a stream that it closes between events; an event that comes in just then is lost.
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "queue": False}
 _numbers = itertools.count()
+
+# Texts of Gradio's components, which the browser translates: in_browser("Send").
+in_browser = gr.I18n(**{ENGLISH: {}, CHINESE: DICTIONARY})
 
 
 def person(mynah: Mynah, request: gr.Request) -> User:
@@ -68,10 +72,10 @@ def wire(event: Callable[..., Any], handler: Callable[..., Any], inputs: list[An
 def notice(error: Exception) -> str:
     """An error in words, as the page's notice."""
     if isinstance(error, MynahError):
-        words = error.message
+        words = told(error.message)
     else:
         log.error("A page's handler failed.", exc_info=error)
-        words = "Something went wrong on the server; its log says what. Nothing you gave was lost: try again."
+        words = say("Something went wrong on the server; its log says what. Nothing you gave was lost: try again.")
     return show("notice.html", words=words, parity=next(_numbers) % 2)
 
 

@@ -14,8 +14,10 @@ from assistant.mynah import Mynah
 from assistant.profile import TraitView
 from assistant.schedule import MIN_LABELS
 from assistant.trying import Trial
+from assistant.ui.language import listed, say, told
 from assistant.ui.record_rows import rows_of
 from assistant.ui.render import show
+from assistant.ui.words import trait_title
 from feedback.traits import TRAITS
 from feedback.types import LIVE_STATES, AdapterVersion, Update, User
 
@@ -33,17 +35,17 @@ class TraitRow:
     @property
     def title(self) -> str:
         """What it is about, in a few words."""
-        return self.view.name.replace("_", " ").capitalize()
+        return trait_title(self.view.name)
 
     @property
     def more(self) -> str:
         """The right end of the scale."""
-        return TRAITS[self.view.name].more
+        return told(TRAITS[self.view.name].more)
 
     @property
     def less(self) -> str:
         """The left end."""
-        return TRAITS[self.view.name].less
+        return told(TRAITS[self.view.name].less)
 
     @property
     def bar_left(self) -> float:
@@ -94,8 +96,9 @@ class MineView:
         sure = [view for view in views if view.corrected or view.leans]
         unsure = [view for view in views if view.evidence and view not in sure]
         lead = [*sure, *unsure[: max(0, LEAST_TRAITS - len(sure))]][:SHOWN_TRAITS]
-        known = [view.preference for view in views if view.known and not view.corrected][:3]
-        summary = f"Most clearly, you like {listed(known)}." if known else "It is beginning to see what you like."
+        known = [told(view.preference) for view in views if view.known and not view.corrected][:3]
+        beginning = say("It is beginning to see what you like.")
+        summary = say("Most clearly, you like {likes}.", likes=listed(known)) if known else beginning
         return show(
             "taste.html",
             labels=self.labels,
@@ -179,10 +182,10 @@ class MineView:
         arm, version = self.mynah.chat.served(self.user)
         return show(
             "record.html",
-            title="How each way of answering does with you",
+            title=say("How each way of answering does with you"),
             rows=rows_of(self.mynah.learning.record(self.user), version),
             served=arm,
-            empty="Compare two replies now and then: here you will see which way of answering wins for you.",
+            empty=say("Compare two replies now and then: here you will see which way of answering wins for you."),
         )
 
     def account(self, *, said: str = "", secret: str = "", receipt: str = "") -> str:
@@ -196,8 +199,3 @@ def curve(update: Update | None, name: str) -> pd.DataFrame:
     steps = update.metrics.get("steps", []) if update else []
     values = [round(float(step[CURVES[name]]), 4) for step in steps if step.get(CURVES[name]) is not None]
     return pd.DataFrame({"batch": [f"{number + 1:2}" for number in range(len(values))], name: values})
-
-
-def listed(phrases: list[str]) -> str:
-    """ "a, b and c"."""
-    return phrases[0] if len(phrases) == 1 else f"{', '.join(phrases[:-1])} and {phrases[-1]}"

@@ -6,12 +6,15 @@ import json
 from typing import Any
 
 import gradio as gr
+from gradio.i18n import I18nData
 
 from assistant.mynah import Mynah
 from assistant.ui.chat_view import side
-from assistant.ui.events import notice, panel, person, pressed, wire
+from assistant.ui.events import in_browser, notice, panel, person, pressed, wire
+from assistant.ui.language import joined, say, told
 from assistant.ui.mine_view import MineView, curve
 from assistant.ui.session import COOKIE
+from assistant.ui.words import answers_with
 from feedback.errors import InvalidInput, NotFound
 from feedback.types import User
 
@@ -31,41 +34,41 @@ class MyAssistantPage:
         """Fill the page. Called inside the Blocks context."""
         self.side = panel("side")
         with gr.Column(elem_id="main"):
-            gr.HTML("<h1>My assistant</h1>", elem_id="head", apply_default_css=False)
+            self.head = panel("head")
             self.seen = gr.Textbox(visible=False)
             self.taste = panel("taste")
             self.update = panel("update")
             with gr.Row(elem_id="curves", visible=False) as self.curves:
-                self.reward = self._plot("reward", "Reward")
-                self.kl = self._plot("kl", "KL, nats a token")
+                self.reward = self._plot("reward", in_browser("Reward"))
+                self.kl = self._plot("kl", in_browser("KL, nats a token"))
             self.versions = panel("versions")
             self.form = panel("try")
             self.tried = panel("tried")
             self.record = panel("record")
             self.account = panel("account")
-            told = panel("notice")
+            trouble = panel("notice")
         self.clock = gr.Timer(WATCH_EVERY, active=False)
         update = [self.seen, self.update, self.curves, self.reward, self.kl]
         training = [*update, self.versions, self.form, self.record]
         trial = [self.versions, self.tried, self.clock]
         everything = [self.taste, *training, self.tried, self.account]
-        wire(blocks.load, self.open, [], [self.side, *everything, self.clock, told])
-        wire(gr.Timer(LOOK_EVERY).tick, self.look, [self.seen], [*training, told])
-        wire(self.taste.click, self.correct, [], [self.taste, told])
-        wire(self.update.click, self.train, [], [*training, told])
-        wire(self.versions.click, self.act_on_version, [], [*trial, told])
-        wire(self.form.click, self.try_two, [], [*trial, told])
-        wire(self.tried.click, self.stop_trial, [], [*trial, told])
-        wire(self.clock.tick, self.watch, [], [*trial, told])
-        wire(self.account.click, self.manage, [], [*everything, told])
+        wire(blocks.load, self.open, [], [self.side, self.head, *everything, self.clock, trouble])
+        wire(gr.Timer(LOOK_EVERY).tick, self.look, [self.seen], [*training, trouble])
+        wire(self.taste.click, self.correct, [], [self.taste, trouble])
+        wire(self.update.click, self.train, [], [*training, trouble])
+        wire(self.versions.click, self.act_on_version, [], [*trial, trouble])
+        wire(self.form.click, self.try_two, [], [*trial, trouble])
+        wire(self.tried.click, self.stop_trial, [], [*trial, trouble])
+        wire(self.clock.tick, self.watch, [], [*trial, trouble])
+        wire(self.account.click, self.manage, [], [*everything, trouble])
 
-    def _plot(self, name: str, title: str) -> gr.LinePlot:
+    def _plot(self, name: str, title: I18nData) -> gr.LinePlot:
         return gr.LinePlot(
             curve(None, name),
             x="batch",
             y=name,
             title=title,
-            x_title="batch",
+            x_title=in_browser("batch"),
             y_title=" ",
             x_axis_labels_visible=True,
             sort=None,
@@ -79,7 +82,8 @@ class MyAssistantPage:
     def open(self, request: gr.Request) -> list[Any]:
         """The whole page."""
         user = person(self.mynah, request)
-        return [side(self.mynah, user, "mine"), *self._everything(user), self._ticking(user)]
+        head = f"<h1>{say('My assistant')}</h1>"
+        return [side(self.mynah, user, "mine"), head, *self._everything(user), self._ticking(user)]
 
     def look(self, request: gr.Request, seen: str) -> list[Any]:
         """What changed since the last look. Versions and the prompt box stay as they are while an update goes on."""
@@ -112,10 +116,10 @@ class MyAssistantPage:
         name = pressed(event, "name")
         if pressed(event, "act") == "retract":
             ack = self.mynah.learning.retract(user, pressed(event, "id"))
-            return MineView(self.mynah, user).taste(f"The click is taken back. {ack.changed}".strip(), name)
+            return MineView(self.mynah, user).taste(joined(say("The click is taken back."), told(ack.changed)), name)
         weight = float(pressed(event, "value")) if pressed(event, "act") == "correct" else None
         ack = self.mynah.learning.correct(user, name, weight)
-        return MineView(self.mynah, user).taste(ack.changed or "Saved.", name)
+        return MineView(self.mynah, user).taste(told(ack.changed) or say("Saved."), name)
 
     def train(self, request: gr.Request, event: gr.EventData) -> list[Any]:
         """Start an update, or cancel it."""
@@ -134,7 +138,7 @@ class MyAssistantPage:
             self.mynah.trials.example(user, name)
         else:
             self.mynah.updates.activate(user, name)
-            said = f"From the next reply on, {name} answers."
+            said = say("From the next reply on, {name} answers.", name=answers_with(name))
         return [MineView(self.mynah, user).timeline(said), gr.skip(), self._ticking(user)]
 
     def try_two(self, request: gr.Request, event: gr.EventData) -> list[Any]:
@@ -171,13 +175,17 @@ class MyAssistantPage:
             return _last(view.account(secret=accounts.create_key(user)[1]))
         if act == "revoke":
             accounts.revoke_key(pressed(event, "id"), user)
-            return _last(view.account(said="The key no longer opens anything."))
+            return _last(view.account(said=say("The key no longer opens anything.")))
         if act == "password":
             accounts.change_password(user, pressed(event, "old"), pressed(event, "new"), keep=request.cookies[COOKIE])
-            return _last(view.account(said="The password is changed. Other browsers are signed out."))
+            return _last(view.account(said=say("The password is changed. Other browsers are signed out.")))
         if act == "reset":
             receipt = self.mynah.reset_person(user)
-            said = f"Forgotten: {receipt['acts']} clicks and corrections, {receipt['adapters']} versions. Chats stay."
+            said = say(
+                "Forgotten: {acts} clicks and corrections, {adapters} versions. Chats stay.",
+                acts=receipt["acts"],
+                adapters=receipt["adapters"],
+            )
             return self._everything(user, said)
         if act == "delete-me":
             if pressed(event, "name").strip() != user.name:

@@ -41,9 +41,7 @@ def rows_of(record: Record, version: int | None = None) -> list[ArmRow]:
     """One row for every arm that was ever judged. version: the one in use, for the words; None for "own version"."""
     rows = []
     for line in record.arms:
-        short, long = wrote(line.arm, version)
-        if version is None and line.arm.startswith("adapter"):
-            short, long = short.replace("base", "own version"), long.replace("version base", "version")
+        short, long = wrote(line.arm, version, some_version=version is None)
         compared = ShareRow.of(Tally(line.wins, line.comparisons))
         rows.append(ArmRow(line.arm, short, long, compared, ShareRow.of(Tally(line.ups, line.thumbs))))
     return rows

@@ -20,7 +20,8 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
-from assistant.ui import words
+from assistant.ui import language, words
+from assistant.ui.language import say
 from assistant.ui.maths import add_maths
 
 HERE = Path(__file__).parent
@@ -48,7 +49,8 @@ def _image(_self: RendererProtocol, tokens: list[Token], index: int, _options: A
 
 def _fence(self: RendererProtocol, tokens: list[Token], index: int, options: Any, env: Any) -> str:
     assert isinstance(self, RendererHTML)
-    button = '<button type="button" class="plain" data-act="copy" aria-label="Copy the code">Copy</button>'
+    label, text = say("Copy the code"), say("Copy")
+    button = f'<button type="button" class="plain" data-act="copy" aria-label="{label}">{text}</button>'
     language = tokens[index].info.split()[:1]
     name = f"<span>{escape(language[0])}</span>" if language else ""
     return f'<div class="code"><div class="bar">{name}{button}</div>{self.fence(tokens, index, options, env)}</div>\n'
@@ -66,10 +68,23 @@ def _parser() -> MarkdownIt:
 _MARKDOWN = _parser()
 
 
-@lru_cache(maxsize=2048)
 def markdown(text: str) -> Markup:
     """Markdown as safe HTML."""
+    return _markdown(text, language.language())
+
+
+@lru_cache(maxsize=2048)
+def _markdown(text: str, _language: str) -> Markup:
     return Markup(_MARKDOWN.render(text))
+
+
+def _say(text: str, **values: Any) -> Markup:
+    """A text of a template. It may hold tags, since it is ours; what is filled in is escaped."""
+    return Markup(language.template(text)).format(**values)
+
+
+def _counted(count: int, one: str, many: str) -> Markup:
+    return Markup(language.counted(count, one, many))
 
 
 def _environment() -> Environment:
@@ -80,8 +95,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(markdown=markdown, ago=words.ago, duration=words.duration)
-    environment.globals.update(words=words)
+    environment.filters.update(markdown=markdown, ago=words.ago, duration=words.duration, told=language.told)
+    environment.globals.update(words=words, say=_say, counted=_counted, language=language.language)
     return environment
 
 

@@ -2,7 +2,8 @@
 
 Gradio serves far more than Mynah needs (file reading, uploads, proxies, a run history, an API console). The guard lets
 through a short list of its paths and nothing else, only with a session, and only from Mynah's own pages; it also puts
-security headers on every answer. Handlers still look the person up themselves: the guard is not the only wall.
+security headers on every answer and chooses the language of what is said. Handlers still look the person up
+themselves: the guard is not the only wall.
 
 Left out on purpose: tokens in URLs, "remember me", and Gradio's own `auth=` (no lockout, tokens kept in memory).
 """
@@ -18,6 +19,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from assistant.ui.language import language, say, spoken
 from feedback.types import User
 
 COOKIE = "mynah_session"
@@ -40,10 +42,9 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 NOTHING = (
-    '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-    "<title>Nothing here · Mynah</title><body style='font: 17px/1.6 system-ui; max-width: 32em; margin: 20vh auto; "
-    "padding: 0 1em; color-scheme: light dark'><h1>There is nothing here</h1>"
-    "<p>The address may be mistyped, or what was here is gone. <a href='/'>Go to your chats</a>.</p>"
+    '<!doctype html><html lang="{}"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    "<title>{} · Mynah</title><body style='font: 17px/1.6 system-ui; max-width: 32em; margin: 20vh auto; "
+    "padding: 0 1em; color-scheme: light dark'><h1>{}</h1><p>{} <a href='/'>{}</a></p>"
 )
 
 
@@ -94,13 +95,14 @@ class Guard:
                 MutableHeaders(scope=message).update(HEADERS)
             await send(message)
 
-        refusal = self._refusal(HTTPConnection(scope))
-        await (refusal or self.app)(scope, receive, send_with_headers)
+        request = HTTPConnection(scope)
+        with spoken(request.headers.get("accept-language", "")):
+            await (self._refusal(request) or self.app)(scope, receive, send_with_headers)
 
     def _refusal(self, request: HTTPConnection) -> Response | None:
         path = request.scope["path"]
         if request.scope["method"] not in SAFE_METHODS and not same_origin(request):
-            return JSONResponse({"error": "This request came from another site; use Mynah's own pages."}, 403)
+            return JSONResponse({"error": say("This request came from another site; use Mynah's own pages.")}, 403)
         if OPEN.fullmatch(path):
             return None
         if not any(ours.fullmatch(path) for ours in (PAGES, PARTS, GRADIO)):
@@ -109,7 +111,7 @@ class Guard:
         if user is None:
             if PAGES.fullmatch(path):
                 return RedirectResponse("/sign-in", 303)
-            return JSONResponse({"error": "Your session has ended. Sign in again."}, 401)
+            return JSONResponse({"error": say("Your session has ended. Sign in again.")}, 401)
         if path.rstrip("/") == "/admin" and not user.admin:
             return _nothing(request)
         return None
@@ -118,5 +120,7 @@ class Guard:
 def _nothing(request: HTTPConnection) -> Response:
     """The answer where nothing is, or nothing for this person: the two are never told apart."""
     if "text/html" in request.headers.get("accept", ""):
-        return HTMLResponse(NOTHING, 404)
-    return JSONResponse({"error": "There is nothing here."}, 404)
+        heading, why = say("There is nothing here"), say("The address may be mistyped, or what was here is gone.")
+        page = NOTHING.format(language(), say("Nothing here"), heading, why, say("Go to your chats."))
+        return HTMLResponse(page, 404)
+    return JSONResponse({"error": say("There is nothing here.")}, 404)

@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from assistant.mynah import Mynah
 from assistant.transcript import as_markdown, as_record, file_name
+from assistant.ui.language import told
 from assistant.ui.render import show
 from assistant.ui.session import session_user
 from feedback.errors import MynahError, NotFound, NotSignedIn
@@ -41,7 +42,7 @@ def routes(mynah: Mynah) -> APIRouter:
             hits = [(hit, snippet(hit.text, q)) for hit in found]
             return HTMLResponse(show("found.html", hits=hits, typed=q.strip(), page=page, error=""), headers=_PRIVATE)
         except MynahError as error:
-            words = show("found.html", hits=[], typed=q, page=page, error=error.message)
+            words = show("found.html", hits=[], typed=q, page=page, error=told(error.message))
             return HTMLResponse(words, 400, headers=_PRIVATE)
 
     @router.get("/conversations/{conversation_id}.{ending}")
@@ -57,7 +58,7 @@ def routes(mynah: Mynah) -> APIRouter:
             else:
                 raise NotFound("A conversation can be had as .md or .json.")
         except MynahError as error:
-            return JSONResponse({"error": error.message}, 404, headers=_PRIVATE)
+            return JSONResponse({"error": told(error.message)}, 404, headers=_PRIVATE)
         name = f"attachment; filename*=UTF-8''{quote(file_name(title, ending))}"
         return Response(text, media_type=f"{kind}; charset=utf-8", headers={**_PRIVATE, "Content-Disposition": name})
 

@@ -7,6 +7,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.concurrency import run_in_threadpool
 
 from assistant.mynah import Mynah
+from assistant.ui.language import told
 from assistant.ui.render import show, static
 from assistant.ui.session import COOKIE, session_user
 from feedback.errors import Busy, Conflict, InvalidInput, MynahError, NotFound, NotSignedIn
@@ -88,7 +89,7 @@ def routes(mynah: Mynah) -> APIRouter:
         """The sign-in page. joining: the form for a new account stands open, and alone for somebody invited."""
         html = show(
             "sign_in.html",
-            error=error,
+            error=told(error),
             name=name,
             invitation=invitation,
             joining=joining,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from assistant.ui.events import pressed
+from assistant.ui.language import counted, joined, told
 from feedback.errors import InvalidInput
 
 
@@ -27,4 +28,4 @@ def placed(order: list[str], event: gr.EventData) -> list[list[str]]:
 
 def learned(labels: int, changed: str) -> str:
     """The quiet line after a click."""
-    return f"Learned from {labels} click{'s' * (labels != 1)}. {changed}".strip()
+    return joined(counted(labels, "Learned from {count} click.", "Learned from {count} clicks."), told(changed))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from assistant.administration import COMMAND_LINE, FIRST_START
+from assistant.ui.language import counted, say, template, told
+
 UP_REASONS = ("clear", "right length", "good tone", "accurate", "useful")
 DOWN_REASONS = ("too long", "too short", "not what I asked", "wrong", "tone", "unsafe")
 
@@ -21,6 +24,13 @@ _ARMS = {
     "adapter": ("{v}", "Written by your own version {v}."),
     "adapter+rerank": ("{v} · best of 16", "The draft that fits you best, out of several by your own version {v}."),
     "edit": ("yours", "As you corrected it."),
+}
+_SOME_VERSION = {
+    "adapter": ("own version", "Written by your own version."),
+    "adapter+rerank": (
+        "own version · best of 16",
+        "The draft that fits you best, out of several by your own version.",
+    ),
 }
 
 STATES = {
@@ -51,11 +61,29 @@ STATUSES = {
 }
 
 
-def wrote(arm: str, version: int | None) -> tuple[str, str]:
-    """Which arm and version wrote a reply: in a few words, and in a sentence."""
-    short, long = _ARMS.get(arm, (arm, arm))
-    name = f"v{version}" if version else "base"
-    return short.format(v=name), long.format(v=name)
+def wrote(arm: str, version: int | None, *, some_version: bool = False) -> tuple[str, str]:
+    """Which arm and version wrote a reply: in a few words, and in a sentence. some_version: whichever it is."""
+    arms = _ARMS | _SOME_VERSION if some_version else _ARMS
+    short, long = arms.get(arm, (arm, arm))
+    name = f"v{version}" if version else say("base")
+    return template(short).format(v=name), template(long).format(v=name)
+
+
+def trait_title(name: str) -> str:
+    """What a trait is about, in a few words. Its key says that it is one: “People” is also the list of accounts."""
+    english = name.replace("_", " ").capitalize()
+    return template(f"{english} [trait]").removesuffix(" [trait]")
+
+
+def who(name: str) -> str:
+    """Somebody in the audit log. A person's name is nobody's text, even where it is a word that these pages say."""
+    nobody = name in (COMMAND_LINE, FIRST_START) or name.startswith("somebody who is gone (")
+    return told(name) if nobody else name
+
+
+def answers_with(name: str) -> str:
+    """A version's name as it is said; the base has one in every language."""
+    return say("base") if name == "base" else name
 
 
 def ago(moment: str | None) -> str:
@@ -65,12 +93,14 @@ def ago(moment: str | None) -> str:
     then = datetime.fromisoformat(moment.replace("Z", "+00:00"))
     seconds = max(0.0, (datetime.now(UTC) - then).total_seconds())
     if seconds < 60:
-        return "just now"
+        return say("just now")
     if seconds >= 7 * 86_400:
-        return f"{then.day} {then:%b %Y}"
-    unit, length = next(pair for pair in (("day", 86_400), ("hour", 3_600), ("minute", 60)) if seconds >= pair[1])
-    count = int(seconds // length)
-    return f"{count} {unit}{'s' * (count > 1)} ago"
+        return say("{day} {month} {year}", day=then.day, month=told(f"{then:%b}"), year=then.year)
+    if seconds >= 86_400:
+        return counted(int(seconds // 86_400), "{count} day ago", "{count} days ago")
+    if seconds >= 3_600:
+        return counted(int(seconds // 3_600), "{count} hour ago", "{count} hours ago")
+    return counted(int(seconds // 60), "{count} minute ago", "{count} minutes ago")
 
 
 def duration(seconds: float | None) -> str:
@@ -78,6 +108,5 @@ def duration(seconds: float | None) -> str:
     if seconds is None:
         return ""
     if seconds < 50:
-        return "less than a minute left"
-    minutes = round(seconds / 60) or 1
-    return f"about {minutes} minute{'s' * (minutes > 1)} left"
+        return say("less than a minute left")
+    return counted(round(seconds / 60) or 1, "about {count} minute left", "about {count} minutes left")

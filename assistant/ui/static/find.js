@@ -32,7 +32,7 @@
         const isPage = response.headers.get('content-type')?.startsWith('text/html');
         answer = isPage ? await response.text() : words((await response.json()).error);
       } catch {
-        answer = words('The server did not answer. Check that it runs, then type again.');
+        answer = words(window.mynahSay('The server did not answer. Check that it runs, then type again.'));
       }
     }
     if (mine !== number) return; // something else was typed meanwhile

@@ -2,6 +2,7 @@
 (() => {
   if (window.mynahKeys) return; // Gradio runs what is in the head twice
   window.mynahKeys = true;
+  const say = window.mynahSay; // page.js comes first
   const last = '#thread .turns > li:last-child ';
   const click = (selector) => document.querySelector(selector)?.click();
   const open = (selector) => {
@@ -15,25 +16,25 @@
     document.getElementById('search').focus();
   };
   const KEYS = new Map([
-    ['1', ['In a comparison: left is better', () => click('.choice .vote.left')]],
-    ['2', ['In a comparison: right is better', () => click('.choice .vote.right')]],
-    ['0', ['In a comparison: a tie', () => click('.choice .vote.tie')]],
-    ['+', ['Thumb up for the last reply', () => click(`${last}.thumb.up`)]],
-    ['-', ['Thumb down for the last reply', () => click(`${last}.thumb.down`)]],
-    ['r', ['Write another reply', () => click(`${last}[data-act=again]`)]],
-    ['e', ['Edit your last message', () => open(`${last}.edit.again`)]],
-    ['m', ['Write a message', () => document.querySelector('#box textarea')?.focus()]],
-    ['n', ['New chat', () => click('#side .new')]],
-    ['/', ['Search your chats', find]],
-    ['?', ['This list', () => sheet()]],
+    ['1', [say('In a comparison: left is better'), () => click('.choice .vote.left')]],
+    ['2', [say('In a comparison: right is better'), () => click('.choice .vote.right')]],
+    ['0', [say('In a comparison: a tie'), () => click('.choice .vote.tie')]],
+    ['+', [say('Thumb up for the last reply'), () => click(`${last}.thumb.up`)]],
+    ['-', [say('Thumb down for the last reply'), () => click(`${last}.thumb.down`)]],
+    ['r', [say('Write another reply'), () => click(`${last}[data-act=again]`)]],
+    ['e', [say('Edit your last message'), () => open(`${last}.edit.again`)]],
+    ['m', [say('Write a message'), () => document.querySelector('#box textarea')?.focus()]],
+    ['n', [say('New chat'), () => click('#side .new')]],
+    ['/', [say('Search your chats'), find]],
+    ['?', [say('This list'), () => sheet()]],
   ]);
-  const ALWAYS = { Enter: 'Send', 'Shift Enter': 'A new line', Esc: 'Stop the reply; close; leave the field' };
+  const ALWAYS = { Enter: say('Send'), 'Shift Enter': say('A new line'), Esc: say('Stop the reply; close; leave the field') };
   const off = () => localStorage.getItem('mynah-keys') === 'off';
   const make = (tag, text = '') => Object.assign(document.createElement(tag), { textContent: text });
 
   const sheet = () => {
     document.getElementById('keys')?.remove();
-    const dialog = Object.assign(make('dialog'), { id: 'keys', ariaLabel: 'Keys' });
+    const dialog = Object.assign(make('dialog'), { id: 'keys', ariaLabel: say('Keys') });
     const list = make('dl');
     const lines = [...[...KEYS].map(([key, [what]]) => [key, what]), ...Object.entries(ALWAYS)];
     for (const [keys, what] of lines) {
@@ -44,10 +45,10 @@
     const single = Object.assign(make('input'), { type: 'checkbox', checked: !off() });
     single.addEventListener('change', () => localStorage.setItem('mynah-keys', single.checked ? 'on' : 'off'));
     const label = make('label');
-    label.append(single, 'Single keys work where I am not typing');
-    const close = make('button', 'Close');
+    label.append(single, say('Single keys work where I am not typing'));
+    const close = make('button', say('Close'));
     close.addEventListener('click', () => dialog.close());
-    dialog.append(make('h2', 'Keys'), list, label, close);
+    dialog.append(make('h2', say('Keys')), list, label, close);
     dialog.addEventListener('close', () => dialog.remove());
     document.querySelector('.gradio-container').append(dialog);
     dialog.showModal();

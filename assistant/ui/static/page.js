@@ -1,8 +1,15 @@
-// What belongs to the whole page: the menu on narrow screens, light and dark, and following a reply as it grows.
+// What belongs to the whole page: its language, the menu on narrow screens, light and dark, and following a reply as it
+// grows.
 (() => {
   if (window.mynahPage) return; // Gradio runs what is in the head twice
   window.mynahPage = true;
   const root = document.documentElement;
+
+  // The scripts' words come from the dictionary that Gradio's components use, by Gradio's own rule.
+  const words = window.gradio_config?.i18n_translations?.[navigator.language] ?? {};
+  window.mynahSay = (text) => words[text] ?? text;
+  if (Object.keys(words).length) root.lang = navigator.language;
+
   const side = () => document.getElementById('side');
 
   // Light, dark or as the system says. Gradio follows a class on the body.
