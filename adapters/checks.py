@@ -75,9 +75,9 @@ def check_learned(win_rate: float, labels: int, config: GateConfig, strict: bool
     bound = config.learned + STRICTER * strict
     words = (
         f"By what it was taught from {labels} of your labels it wins {win_rate:.0%} of comparisons with the base model "
-        f"on prompts it never saw; {_asked_for(bound, strict)}."
+        f"on prompts it never saw; {bound:.0%} are asked for."
     )
-    return Check("learned", win_rate, bound, win_rate >= bound, words)
+    return Check("learned", win_rate, bound, win_rate >= bound, _stricter(words, strict))
 
 
 def check_preference(win_rate: float, certainty: float, labels: int, config: GateConfig, strict: bool = False) -> Check:
@@ -85,10 +85,10 @@ def check_preference(win_rate: float, certainty: float, labels: int, config: Gat
     bound = config.preferred + STRICTER * strict
     words = (
         f"A judge that knows only the {labels} labels kept out of the training prefers the new version in "
-        f"{win_rate:.0%} of comparisons; {_asked_for(bound, strict)}. So few labels say little: it is "
+        f"{win_rate:.0%} of comparisons; {bound:.0%} are asked for. So few labels say little: it is "
         f"{certainty:.0%} sure that you would prefer it too."
     )
-    return Check("preference", win_rate, bound, win_rate >= bound, words)
+    return Check("preference", win_rate, bound, win_rate >= bound, _stricter(words, strict))
 
 
 def check_kl(kl: float, labels: int, config: GateConfig) -> Check:
@@ -170,10 +170,11 @@ def t_quantile(p: float, freedom: int) -> float:
     return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
 
 
-def _asked_for(bound: float, strict: bool) -> str:
-    """The least win rate, and why it is higher than usual where it is."""
-    more = f", {STRICTER:.0%} more than usual, since you are not asked to compare its replies yourself"
-    return f"{bound:.0%} are asked for{more if strict else ''}"
+def _stricter(words: str, strict: bool) -> str:
+    """The words of a check, and why it asks for more than usual where it does."""
+    if not strict:
+        return words
+    return f"{words} That is {STRICTER:.0%} more than usual, since you are not asked to compare its replies yourself."
 
 
 def _band(name: str, value: float, low: float, high: float, sentence: str) -> Check:

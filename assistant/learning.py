@@ -44,15 +44,21 @@ DECIDING: tuple[FeedbackKind, ...] = ("ranking", "thumb")  # what the trial of a
 class Ack:
     """What came of an act. labels: the person's total; head_ms: from the act to the refitted head, disk included.
 
-    changed: what moved, in plain words, empty when nothing much did, and before it whether the click ended the trial of
-    a version; reply_id: the edited reply, after an edit.
+    moved: what did, in plain words, empty when nothing much did; trial: how that of a version ended, if the click
+    decided it; reply_id: the edited reply, after an edit.
     """
 
     feedback_id: str
     labels: int
     head_ms: float
-    changed: str
+    moved: str
     reply_id: str = ""
+    trial: str = ""
+
+    @property
+    def changed(self) -> str:
+        """All that there is to say, in one line."""
+        return f"{self.trial} {self.moved}".strip()
 
 
 class Learning:
@@ -279,7 +285,7 @@ class Learning:
             event, _ = self._store.acts.add(user.id, kind, dict(payload), reply_ids, base_id, preference, supersedes)
             told = settle(self._store, user, base_id, self._asking.wanted(user)) if kind in DECIDING else ""
         ack = self._ack(user, event.id, before, began)
-        return replace(ack, changed=f"{told} {ack.changed}".strip())
+        return replace(ack, trial=told)
 
     def _ack(self, user: User, feedback_id: str, before: Sequence[TraitView], began: float) -> Ack:
         """Refit, and say what came of it. The person's lock is held."""

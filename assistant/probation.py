@@ -89,14 +89,14 @@ class Standing:
     def words(self) -> str:
         """How far it is, for the person who decides it."""
         if self.duels != Count():
-            said = f"it {_compared(self.duels, self.against, 'won', self.duels.wins)} so far. Your choices"
-        elif self.thumbs is not None and self.thumbs.given:
-            said = f"{_liked(self.thumbs, self.against)} so far. Your clicks"
-        elif self.asks:
-            said = f"now and then its reply will stand beside one of {_name(self.against)}. Your choices"
-        else:
-            said = "you are not asked to compare its replies. Your thumbs"
-        return f"On trial: {said} decide whether it stays."
+            said = _compared(self.duels, self.against, won=True)
+            return f"On trial: it {said} so far. Your choices decide whether it stays."
+        if self.thumbs is not None and self.thumbs.given:
+            return f"On trial: {_liked(self.thumbs, self.against)} so far. Your clicks decide whether it stays."
+        if self.asks:
+            other = _name(self.against)
+            return f"On trial: now and then it will stand beside {other}. Your choices decide whether it stays."
+        return "On trial: you are not asked to compare its replies. Your thumbs decide whether it stays."
 
 
 def verdict(count: Count) -> Verdict | None:
@@ -187,29 +187,34 @@ def _by_thumbs(store: Store, user: User, version: AdapterVersion, begun: TrialEv
 
 def _told(trial: Standing, ended: Verdict) -> str:
     """The one sentence that says what happened and why."""
-    back, duels = ended == "rolled back", trial.duels
-    said = []
+    back, duels, thumbs = ended != "confirmed", trial.duels, trial.thumbs
+    liked = _liked(thumbs, trial.against) if thumbs is not None and thumbs.given else ""
+    why = liked or "you saw no difference"
     if duels.decided:
-        times = ("lost", duels.losses) if back else ("won", duels.wins)
-        said.append(f"its replies {_compared(duels, trial.against, *times)}")
-    if trial.thumbs is not None and trial.thumbs.given:
-        said.append(_liked(trial.thumbs, trial.against))
-    sure = back or evidence(trial.count.losses, trial.count.wins) >= EVIDENCE
-    said[-1:] = [f"{said[-1]}, which is not clearly worse"] if said and not sure else said[-1:]
-    why = ", and ".join(said) or "you saw no difference"
-    return f"Version {trial.number} {'was taken back' if back else 'stays'}: {why}."
+        compared = _compared(duels, trial.against, won=not back)
+        why = f"its replies {compared}; by your thumbs, {liked}" if liked else f"its replies {compared}"
+    if back:
+        return f"Version {trial.number} was taken back: {why}."
+    if (liked or duels.decided) and evidence(trial.count.losses, trial.count.wins) < EVIDENCE:
+        return f"Version {trial.number} stays, since it is not clearly worse: {why}."
+    return f"Version {trial.number} stays: {why}."
 
 
-def _compared(duels: Count, against: int | None, verb: str, times: int) -> str:
-    ties = f" ({duels.ties} more {'were ties' if duels.ties != 1 else 'was a tie'})" if duels.ties else ""
-    return f"{verb} {times} of {duels.decided} comparisons with {_name(against)}{ties}"
+def _compared(duels: Count, against: int | None, *, won: bool) -> str:
+    name = _name(against)
+    if won:
+        said = f"won {duels.wins} of {duels.decided} comparisons with {name}"
+    else:
+        said = f"lost {duels.losses} of {duels.decided} comparisons with {name}"
+    return f"{said} (and tied in {duels.ties})" if duels.ties else said
 
 
 def _liked(thumbs: Thumbs, against: int | None) -> str:
-    said = f"you liked {thumbs.liked} of {thumbs.given} of its replies"
+    liked, given, name = thumbs.liked, thumbs.given, _name(against)
     if not thumbs.given_before:
-        return said
-    return f"{said} and {thumbs.liked_before} of {thumbs.given_before} of {_name(against)} before"
+        return f"you liked {liked} of {given} of its replies"
+    before, of = thumbs.liked_before, thumbs.given_before
+    return f"you liked {liked} of {given} of its replies and {before} of {of} of {name} before"
 
 
 def _name(number: int | None) -> str:

@@ -301,14 +301,14 @@ class ChatPage:
         elif act == "comment":
             comment = pressed(event, "comment")
         ack = self.mynah.learning.thumb(user, reply_id, thumb, reasons=reasons, comment=comment)
-        view.said[reply_id] = learned(ack.labels, ack.changed) if thumb else say("Taken back.")
+        view.said[reply_id] = learned(ack) if thumb else say("Taken back.")
 
     def _edit(self, user: User, view: ChatView, reply_id: str, text: str) -> None:
         ack = self.mynah.learning.edit(user, reply_id, text)
         last = [message.reply_id for message in self.mynah.chat.history(user, view.here)][-1:]
         if last == [reply_id]:
             self.mynah.chat.show(user, view.here, ack.reply_id)
-        view.said[ack.reply_id] = view.said[reply_id] = learned(ack.labels, ack.changed)
+        view.said[ack.reply_id] = view.said[reply_id] = learned(ack)
 
     def decide(self, request: gr.Request, event: gr.EventData, here: str) -> list[Any]:
         """The verdict on replies side by side: a vote, an order, or later."""
@@ -326,7 +326,7 @@ class ChatPage:
         ack = self.mynah.learning.rank(user, tiers, verdict="neither" if pick == "neither" else None)
         best = tiers[0][0]
         self.mynah.chat.show(user, here, best)
-        view.said[best] = joined(self._told_apart(user, order), learned(ack.labels, ack.changed))
+        view.said[best] = joined(self._told_apart(user, order), learned(ack))
         return [view.thread(), "", gr.skip()]
 
     def _told_apart(self, user: User, order: list[str]) -> str:

@@ -116,10 +116,10 @@ class MyAssistantPage:
         name = pressed(event, "name")
         if pressed(event, "act") == "retract":
             ack = self.mynah.learning.retract(user, pressed(event, "id"))
-            return MineView(self.mynah, user).taste(joined(say("The click is taken back."), told(ack.changed)), name)
+            return MineView(self.mynah, user).taste(joined(say("The click is taken back."), told(ack.moved)), name)
         weight = float(pressed(event, "value")) if pressed(event, "act") == "correct" else None
         ack = self.mynah.learning.correct(user, name, weight)
-        return MineView(self.mynah, user).taste(told(ack.changed) or say("Saved."), name)
+        return MineView(self.mynah, user).taste(told(ack.moved) or say("Saved."), name)
 
     def train(self, request: gr.Request, event: gr.EventData) -> list[Any]:
         """Start an update, or cancel it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
+from assistant.learning import Ack
 from assistant.ui.events import pressed
 from assistant.ui.language import counted, joined, told
 from feedback.errors import InvalidInput
@@ -26,6 +27,7 @@ def placed(order: list[str], event: gr.EventData) -> list[list[str]]:
     return tiers
 
 
-def learned(labels: int, changed: str) -> str:
+def learned(ack: Ack) -> str:
     """The quiet line after a click."""
-    return joined(counted(labels, "Learned from {count} click.", "Learned from {count} clicks."), told(changed))
+    count = counted(ack.labels, "Learned from {count} click.", "Learned from {count} clicks.")
+    return joined(count, told(ack.trial), told(ack.moved))

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from adapters.checks import GateConfig, check_length, check_preference
+from assistant.learning import Ack
+from assistant.probation import Count, Standing, Thumbs, _told
 from assistant.profile import _words
 from assistant.ui.language import CHINESE, DICTIONARY, HOLE, PARTS, language, say, spoken, told
 from assistant.ui.render import show
@@ -82,8 +84,23 @@ def test_checks_of_the_gate_are_told() -> None:
 
 
 @pytest.mark.usefixtures("chinese")
+def test_the_end_of_a_trial_is_told() -> None:
+    counts = Count(5, 0, 1), Count(3, 9, 0), Count()
+    for count, thumbs in zip(counts, (None, Thumbs(3, 8, 6, 8), Thumbs(1, 2)), strict=True):
+        trial = Standing(3, 2, True, count, count, thumbs)
+        for words in (trial.words, *(_told(trial, ended) for ended in ("confirmed", "rolled back"))):
+            assert not re.search(r"[A-Za-z]{2}", told(words).replace("Mynah", "")), words
+    assert told(_told(Standing(3, None, True, counts[0], counts[0], None), "confirmed")) == (
+        "版本 3 留用：它的回复与基础模型比较 5 次，胜 5 次（另有 1 次平局）。"
+    )
+
+
+@pytest.mark.usefixtures("chinese")
 def test_words_in_chinese() -> None:
-    assert learned(2, "No longer sure about emoji.") == "已从 2 次反馈中学习。不再确定你是否喜欢使用表情符号。"
+    assert (
+        learned(Ack("f_1", 2, 9.0, "No longer sure about emoji."))
+        == "已从 2 次反馈中学习。不再确定你是否喜欢使用表情符号。"
+    )
     assert ago("2024-03-09T00:00:00Z") == "2024 年 3 月 9 日" and duration(61) == "剩余约 1 分钟"
     assert wrote("adapter+rerank", 3)[0] == "v3 · 16 选 1" and wrote("base", None)[0] == "基础模型"
     assert trait_title("people") == "人物" and say("People") == "用户"
