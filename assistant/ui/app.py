@@ -17,6 +17,7 @@ from assistant.mynah import Mynah
 from assistant.ui.admin_page import AdminPage
 from assistant.ui.chat_page import ChatPage
 from assistant.ui.events import in_browser
+from assistant.ui.install import routes as install_routes
 from assistant.ui.my_assistant import MyAssistantPage
 from assistant.ui.session import Guard, session_user
 from assistant.ui.side_routes import routes as side_routes
@@ -36,6 +37,7 @@ def mount(app: FastAPI, mynah: Mynah) -> FastAPI:
 
     app.include_router(routes(mynah))
     app.include_router(side_routes(mynah))
+    app.include_router(install_routes())
     app.add_middleware(Guard, accounts=mynah.accounts)
     with warnings.catch_warnings():
         # Said of every app with several pages, also where server-side rendering was not asked for.

@@ -27,7 +27,8 @@ SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 
 # The guard leaves these to the routes that own them: the HTTP API has its own authentication.
 NOT_OURS = re.compile(r"/(v1|healthz|metrics)(/|$)")
-OPEN = re.compile(r"/(sign-(in|out|up)|(assets|static|svelte)/.+|theme\.css|favicon\.ico|robots\.txt|manifest\.json)")
+OPEN = re.compile(r"/(sign-(in|out|up)|(assets|static|svelte)/.+|theme\.css|favicon\.ico|robots\.txt)")
+APP = re.compile(r"/(manifest\.json|worker\.js|icons/[\w-]+\.png)")  # the same for everybody: assistant/ui/install.py
 PAGES = re.compile(r"/(my-assistant|admin)?/?")
 PARTS = re.compile(r"/search|/conversations/c_\w+\.(md|json)")
 GRADIO = re.compile(r"/config/?|/gradio_api/(run/[^/]+|heartbeat/.+|app_id|login_check|startup-events|theme\.css)/?")
@@ -36,7 +37,7 @@ GRADIO = re.compile(r"/config/?|/gradio_api/(run/[^/]+|heartbeat/.+|app_id|login
 # reply that names a remote image cannot carry the conversation away.
 HEADERS = {
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; "
-    "base-uri 'self'; form-action 'self'; object-src 'none'",
+    "base-uri 'self'; form-action 'self'; object-src 'none'; manifest-src 'self'; worker-src 'self'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "X-Frame-Options": "DENY",
@@ -103,7 +104,7 @@ class Guard:
         path = request.scope["path"]
         if request.scope["method"] not in SAFE_METHODS and not same_origin(request):
             return JSONResponse({"error": say("This request came from another site; use Mynah's own pages.")}, 403)
-        if OPEN.fullmatch(path):
+        if OPEN.fullmatch(path) or APP.fullmatch(path):
             return None
         if not any(ours.fullmatch(path) for ours in (PAGES, PARTS, GRADIO)):
             return _nothing(request)

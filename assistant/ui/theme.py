@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from assistant.ui.render import static
+from assistant.ui.render import show, static
 
 _FONTS = ["ui-sans-serif", "system-ui", "Segoe UI", "Roboto", "Noto Sans", "Liberation Sans", "sans-serif"]
 _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace"]
@@ -53,8 +53,8 @@ def styles() -> str:
 
 
 def head() -> str:
-    """What goes into every page's head: our icon and the pages' own scripts."""
+    """What goes into every page's head: our icons and the pages' own scripts."""
     icon = static("logo.svg").replace("#", "%23").replace('"', "'").strip()
     link = f'<link rel="icon" type="image/svg+xml" href="data:image/svg+xml,{icon}">'
     scripts = (f"<script>{static(name)}</script>" for name in ("page.js", "keys.js", "find.js"))
-    return link + "".join(scripts)
+    return link + show("app_head.html") + "".join(scripts)

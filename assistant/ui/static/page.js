@@ -18,6 +18,8 @@
     const dark = chosen ? chosen === 'dark' : matchMedia('(prefers-color-scheme: dark)').matches;
     document.body?.classList.toggle('dark', dark);
     root.style.colorScheme = dark ? 'dark' : 'light';
+    const bar = dark ? '#2a2621' : '#f2eee5'; // around the page where Mynah is installed as an app
+    document.querySelectorAll('meta[name=theme-color]').forEach((meta) => { meta.content = bar; });
   };
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', paint);
 
