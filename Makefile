@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 
-.PHONY: setup run test lint demo bench bench-quick lock clean
+.PHONY: setup run test lint demo bench screenshots lock clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,10 @@ bench: setup  ## every figure in README
 	$(BIN)/python -m benchmarks.head
 	$(BIN)/python -m benchmarks.footprint
 	$(BIN)/python -m benchmarks.personalize
+
+screenshots: setup  ## pictures of every page, light and dark, desktop and phone; README shows some of them
+	sh deploy/install-chromium.sh
+	$(BIN)/python -m tests.browser.screenshots
 
 lock:  ## write requirements.lock anew from pyproject.toml
 	sh deploy/lock.sh $(PYTHON)
