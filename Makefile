@@ -33,6 +33,8 @@ bench: setup  ## every figure in README
 	$(BIN)/python -m benchmarks.head
 	$(BIN)/python -m benchmarks.footprint
 	$(BIN)/python -m benchmarks.personalize
+	sh deploy/install-chromium.sh
+	$(BIN)/python -m benchmarks.browser_load
 
 screenshots: setup  ## pictures of every page, light and dark, desktop and phone; README shows some of them
 	sh deploy/install-chromium.sh
