@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 
-.PHONY: setup run test lint demo bench bench-quick lock clean
+.PHONY: setup run test lint demo bench screenshots lock clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,12 @@ bench: setup  ## every figure in README
 	$(BIN)/python -m benchmarks.probation
 	$(BIN)/python -m benchmarks.footprint
 	$(BIN)/python -m benchmarks.personalize
+	sh deploy/install-chromium.sh
+	$(BIN)/python -m benchmarks.browser_load
+
+screenshots: setup  ## pictures of every page, light and dark, desktop and phone; README shows some of them
+	sh deploy/install-chromium.sh
+	$(BIN)/python -m tests.browser.screenshots
 
 lock:  ## write requirements.lock anew from pyproject.toml
 	sh deploy/lock.sh $(PYTHON)

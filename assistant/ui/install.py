@@ -14,11 +14,12 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import FileResponse, JSONResponse, Response
 
+from assistant.ui.language import say
 from assistant.ui.render import HERE, show, static
 
 ICONS = {"icon-192": 192, "icon-512": 512, "maskable-512": 512, "apple-180": 180}  # name: edge in pixels
 PAPER, SUNK = "#faf8f3", "#f2eee5"  # --paper and --sunk of static/tokens.css: a manifest knows no variables
-_CHECKED_EACH_TIME = {"Cache-Control": "no-cache"}
+_CHECKED_EACH_TIME = {"Cache-Control": "no-cache", "Vary": "Accept-Language"}
 _A_DAY = {"Cache-Control": "public, max-age=86400"}
 
 
@@ -29,7 +30,7 @@ def manifest() -> dict[str, Any]:
         "id": "/",
         "name": "Mynah",
         "short_name": "Mynah",
-        "description": "The assistant that learns what you like, from what you click.",
+        "description": say("The assistant that learns what you like, from what you click."),
         "start_url": "/",
         "scope": "/",
         "display": "standalone",
@@ -64,7 +65,7 @@ def routes() -> APIRouter:
     @router.get("/icons/{name}.png")
     def an_icon(name: str) -> Response:
         if name not in ICONS:
-            return JSONResponse({"error": "There is nothing here."}, 404)
+            return JSONResponse({"error": say("There is nothing here.")}, 404)
         return FileResponse(HERE / "static" / "icons" / f"{name}.png", media_type="image/png", headers=_A_DAY)
 
     return router

@@ -1,24 +1,34 @@
-"""The README's pictures: a person teaches Mynah to be brief and friendly, and an update is watched. Made by
+"""Pictures of every page: a person teaches Mynah to be brief and friendly, and an update is watched. Made by
 
-    python -m tests.browser.screenshots          # about ten minutes on two idle cores; writes docs/images/*.png
-    python -m tests.browser.screenshots chat     # only those of the chat, a minute
+    python -m tests.browser.screenshots          # about ten minutes on two idle cores
+    python -m tests.browser.screenshots pages    # without the update, some minutes
 
-Everything in them is real: the model, the clicks' effect, the update's curves and checks. Not a test.
+Each is taken light and dark, on a desktop and on a phone, into .cache/screenshots; those that the README shows go to
+docs/images. Everything in them is real: the model, the clicks' effect, the update's curves and checks. Not a test.
 """
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 from tests.browser.site import FLAGS, ROOT, Site, serving
 from tests.browser.steps import ask, say, sign_in
 
 IMAGES = ROOT / "docs" / "images"
+EVERY = ROOT / ".cache" / "screenshots"
+SIZES = {"desktop": (1280, 800), "phone": (390, 780)}
+SHOWN = {  # what lies in docs/images: its name there, and which picture it is
+    "welcome": "welcome-light-desktop", "chat": "chat-light-desktop", "compare": "compare-light-desktop",
+    "my-assistant": "my-assistant-light-desktop", "update": "update-light-desktop", "version": "version-light-desktop",
+    "phone": "welcome-dark-phone",
+}  # fmt: skip
 UPDATE_MS = 40 * 60_000
 SUBJECTS = (
     "a cold", "a garden", "a long walk", "a birthday", "the rain", "a new job", "a dog", "a rainy Sunday", "old books",
@@ -43,7 +53,8 @@ DISLIKED = (
 
 
 def main() -> None:
-    IMAGES.mkdir(parents=True, exist_ok=True)
+    for folder_of in (IMAGES, EVERY):
+        folder_of.mkdir(parents=True, exist_ok=True)
     expect.set_options(timeout=300_000)
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -54,11 +65,22 @@ def main() -> None:
         page = chromium.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
         page.set_default_timeout(300_000)
         site.add("Ada")
+        page.goto(f"{site.url}/sign-in")
+        picture(page, "sign-in")
         sign_in(page, site, "Ada")
         chat(page)
-        if sys.argv[1:] != ["chat"]:
-            teach(page, site)
+        teach(page, site)
+        page.goto(f"{site.url}/my-assistant")
+        expect(page.locator("#taste .trait").first).to_be_visible()
+        picture(page, "my-assistant")
+        if sys.argv[1:] != ["pages"]:
             update(page, site)
+        page.context.clear_cookies()
+        sign_in(page, site, site.admin, site.admin_password)
+        expect(page.locator(".welcome")).to_be_visible()
+        page.goto(f"{site.url}/admin")
+        expect(page.locator("#people .people")).to_be_visible()
+        picture(page, "admin")
         chromium.close()
 
 
@@ -78,9 +100,12 @@ def teach(page: Page, site: Site) -> None:
 
 
 def chat(page: Page) -> None:
-    """A conversation with a thumb, and two replies side by side."""
+    """A new chat, the keys, a conversation with a thumb, and several replies side by side."""
     expect(page.locator(".welcome")).to_be_visible()
     picture(page, "welcome")
+    page.get_by_role("button", name="Keys").click()
+    picture(page, "keys")
+    page.get_by_role("button", name="Close").click()
     ask(page, "Give me three tips for better sleep.").get_by_role("button", name="Good reply").click()
     page.locator("#thread .chip", has_text="clear").click()
     reply = ask(page, "Which one should I try first?")
@@ -92,13 +117,15 @@ def chat(page: Page) -> None:
     picture(page, "compare")
     page.get_by_role("button", name="Left is better").click()
     expect(page.get_by_role("heading", name="Which one do you like better?")).to_have_count(0)
+    say(page, "And in the morning?", "Rank four")
+    expect(page.get_by_role("heading", name="Put them in order")).to_be_visible()
+    picture(page, "rank")
+    page.get_by_role("button", name="All the same").click()
+    expect(page.get_by_role("heading", name="Put them in order")).to_have_count(0)
 
 
 def update(page: Page, site: Site) -> None:
-    """What was learned, the update under way, and the version it made."""
-    page.goto(f"{site.url}/my-assistant")
-    expect(page.locator("#taste .trait").first).to_be_visible()
-    picture(page, "my-assistant")
+    """The update under way, and the version it made. From the page that shows what was learned."""
     page.get_by_role("button", name="Update now").click()
     expect(page.locator("#update .live")).to_contain_text("Practising", timeout=UPDATE_MS)
     expect(page.locator("#plot-kl")).to_be_visible(timeout=UPDATE_MS)
@@ -111,11 +138,25 @@ def update(page: Page, site: Site) -> None:
 
 
 def picture(page: Page, name: str) -> None:
-    """Keep what is to be seen now."""
-    page.mouse.move(640, 790)
-    page.wait_for_timeout(800)
-    page.screenshot(path=IMAGES / f"{name}.png")
-    print(f"docs/images/{name}.png", file=sys.stderr)
+    """Keep what is to be seen now, in both schemes and sizes."""
+    at = page.evaluate("scrollY")
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        for size, (width, height) in reversed(SIZES.items()):  # ends as it began: light, on a desktop
+            page.set_viewport_size({"width": width, "height": height})
+            if size == "desktop":
+                page.evaluate("at => window.scrollTo(0, at)", at)
+            page.mouse.move(width / 2, height - 10)
+            page.wait_for_timeout(800)
+            keep(page.screenshot(), f"{name}-{scheme}-{size}")
+
+
+def keep(png: bytes, name: str) -> None:
+    """Write a picture with 128 colours, enough for these pages; also for the README, if it is shown there."""
+    small = Image.open(io.BytesIO(png)).convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    for path in (EVERY / f"{name}.png", *(IMAGES / f"{short}.png" for short, of in SHOWN.items() if of == name)):
+        small.save(path, optimize=True)
+        print(path.relative_to(ROOT), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def services() -> set[str]:
 def spoken_outside(source: str) -> list[str]:
     """Words of a template that no call says: between its tags, or in attributes that people read."""
     kept = re.sub(r"\{%.*?%\}|\{\{.*?\}\}", "", source, flags=re.DOTALL)
-    kept = re.sub(r"<(svg|style|code|kbd)\b.*?</\1>", "", kept, flags=re.DOTALL)
+    kept = re.sub(r"<(svg|style|script|code|kbd)\b.*?</\1>", "", kept, flags=re.DOTALL)
     shown = re.findall(r'(?:aria-label|title|placeholder|alt|data-confirm)="([^"]*)"', kept)
     shown += re.sub(r"<[^>]*>", "\n", kept).splitlines()
     return [text.strip() for text in shown if re.search(r"[A-Za-z]{2}", text) and text.strip() not in NAMES]

@@ -4,8 +4,7 @@
   window.mynahFind = true;
   let typed = '';
   let html = '';
-  let number = 0;
-  let timer = 0;
+  let asking = null; // what the server is being asked; null when it is not
   let focused = false;
   let box = null;
   let wanted = new URLSearchParams(location.search).get('m') ?? '';
@@ -23,27 +22,37 @@
     line.textContent = text;
     return line.outerHTML;
   };
+  const answerTo = async (text) => {
+    try {
+      const response = await fetch(`/search?${new URLSearchParams({ q: text, page: box.dataset.on })}`);
+      const isPage = response.headers.get('content-type')?.startsWith('text/html');
+      return isPage ? await response.text() : words((await response.json()).error);
+    } catch {
+      return words(window.mynahSay('The server did not answer. Check that it runs, then type again.'));
+    }
+  };
+  // One question at a time and none waits for a pause: what was typed meanwhile is asked next.
   const ask = async () => {
-    const mine = ++number;
-    let answer = '';
-    if (typed.trim()) {
-      try {
-        const response = await fetch(`/search?${new URLSearchParams({ q: typed, page: box.dataset.on })}`);
-        const isPage = response.headers.get('content-type')?.startsWith('text/html');
-        answer = isPage ? await response.text() : words((await response.json()).error);
-      } catch {
-        answer = words(window.mynahSay('The server did not answer. Check that it runs, then type again.'));
+    if (!typed.trim()) {
+      html = '';
+      show();
+    } else if (asking === null) {
+      asking = typed;
+      const answer = await answerTo(asking);
+      const changed = asking !== typed;
+      asking = null;
+      if (changed) {
+        ask();
+      } else {
+        html = answer;
+        show();
       }
     }
-    if (mine !== number) return; // something else was typed meanwhile
-    html = answer;
-    show();
   };
   document.addEventListener('input', (event) => {
     if (event.target.id !== 'search') return;
     typed = event.target.value;
-    clearTimeout(timer);
-    timer = setTimeout(ask, 120);
+    ask();
   });
   document.addEventListener('keydown', (event) => {
     if (event.target.id !== 'search' || event.key !== 'Escape' || !typed) return;
