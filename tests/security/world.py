@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute
 from adapters.policy import Policy
 from adapters.rendering import ChatMessage
 from assistant.accounts import name_key
+from assistant.engine import Draft
 from assistant.mynah import Mynah
 from assistant.ui.session import COOKIE
 from feedback.types import User
@@ -69,6 +70,7 @@ class World:
 
     def __init__(self, mynah: Mynah, app: FastAPI, policy: Policy) -> None:
         self.mynah, self.app, self.policy = mynah, app, policy
+        self._read: dict[str, list[Draft]] = {}
         self.boss = self.somebody("admin", "Boss")
         self.ada = self.somebody("other", "Ada")
         teach(mynah, self.owner, 17)  # enough for an update; so many that only named traits are read
@@ -118,12 +120,13 @@ class World:
         mynah = self.mynah
         question = f"What about the {said}?"
         prompt: list[ChatMessage] = [{"role": "user", "content": question}]
-        drafts = mynah.engine.read(prompt, [f"The {said} is fine.", f"No {said} for me."])
+        if said not in self._read:  # by the model, once
+            self._read[said] = mynah.engine.read(prompt, [f"The {said} is fine.", f"No {said} for me."])
         conversation = mynah.chat.open(user, system=f"Speak of {said}.")
         base = mynah.engine.base_id
         replies = [
             draft.as_reply(user.id, prompt, base, source="chat", conversation_id=conversation.id, arm="base")
-            for draft in drafts
+            for draft in self._read[said]
         ]
         mynah.store.chats.add_replies(replies)
         mynah.store.chats.add_turn(conversation.id, question, replies[0])
@@ -132,10 +135,13 @@ class World:
         return conversation.id, first.id, replies[0].id, replies[1].id
 
     def state(self, user: User) -> str:
-        """All that is held about a person, to see whether anything changed."""
+        """All that is held about a person, to see whether anything changed. The trash empties itself meanwhile."""
         mynah = self.mynah
         records = mynah._records(user)
         del records["person"]["exported_at"]
+        gone = {talk["id"] for talk in records["conversations"] if talk["deleted_at"]}
+        records["conversations"] = [talk for talk in records["conversations"] if talk["id"] not in gone]
+        records["replies"] = [reply for reply in records["replies"] if reply["conversation_id"] not in gone]
         live = mynah.active(user)
         return json.dumps([records, live.name if live else "base"], sort_keys=True, default=str)
 
