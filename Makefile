@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 
-.PHONY: setup run test lint demo bench screenshots lock clean
+.PHONY: setup run test soak lint demo bench screenshots lock clean
 
 setup: $(STAMP)
 
@@ -20,6 +20,9 @@ run: setup  ## start Mynah; the first run fetches the base model and makes the a
 test: setup  ## every test, the browser tests included
 	sh deploy/install-chromium.sh
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest  # servers and workers run side by side: more threads than cores only spin
+
+soak: setup  ## the tests of chance with their whole counts; `make test` tries a tenth (tests/soak.py)
+	OMP_NUM_THREADS=1 MYNAH_SOAK=1 $(BIN)/python -m pytest tests/security tests/feedback --timeout 14400
 
 lint: setup
 	$(BIN)/ruff check .

@@ -2,7 +2,8 @@
 
 Only hashes are stored: argon2 for passwords, which people choose; sha256 for session tokens and API keys, which are 256
 random bits and need no slow hash. After ten failures in a quarter of an hour a name is locked for the rest of it,
-whether it exists or not, and a name nobody has takes as long to refuse as a wrong password.
+whether it exists or not, and so is the address they came from; a name nobody has takes as long to refuse as a wrong
+password.
 
 Left out on purpose: e-mail, password recovery (an admin sets a new one), single sign-on.
 """
@@ -11,10 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import threading
 import time
 import unicodedata
-from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -22,14 +21,14 @@ from functools import cached_property
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 
-from feedback.errors import Busy, InvalidInput, NotFound, NotSignedIn
+from assistant.attempts import Attempts, place_of
+from feedback.errors import InvalidInput, NotFound, NotSignedIn
 from feedback.store import Store
 from feedback.types import ApiKey, User
 
 MAX_NAME, MIN_PASSWORD, MAX_PASSWORD = 64, 8, 1024
 KEY_PREFIX = "mynah-"
-FAILURES, WINDOW_SECONDS = 10, 15 * 60
-REMEMBERED_NAMES = 10_000  # names whose failures are counted at once: bounds the memory of an attack
+FAILURES = 10  # for a name, or from an address, within attempts.WINDOW_SECONDS
 WRONG = "The name or the password is wrong."
 
 
@@ -41,6 +40,7 @@ class Accounts:
         self._days = session_days
         self._hasher = PasswordHasher()
         self._attempts = Attempts(clock, FAILURES, f"There were {FAILURES} failed sign-ins for this name")
+        self._here = Attempts(clock, FAILURES, f"There were {FAILURES} failed sign-ins from your address")
 
     # ---- people ---------------------------------------------------------------------------------------------------
 
@@ -72,9 +72,20 @@ class Accounts:
 
     # ---- passwords and sessions -----------------------------------------------------------------------------------
 
-    def sign_in(self, name: str, password: str) -> str:
-        """A session token for a name and password. Raises NotSignedIn, or Busy while the name is locked."""
-        return self.open_session(self._verified(name, password))
+    def sign_in(self, name: str, password: str, address: str = "") -> str:
+        """A session token for a name and password.
+
+        address: where the request comes from, "" for this machine's own commands. Raises NotSignedIn, or Busy while the
+        name or the address is locked. A success forgets the failures of the name but not those of the address: whoever
+        has an account here must not get endless guesses at others by signing in between.
+        """
+        place = place_of(address)
+        if place:
+            self._here.begin(place)
+        user = self._verified(name, password)
+        if place:
+            self._here.forgive(place)
+        return self.open_session(user)
 
     def open_session(self, user: User) -> str:
         """A session token for somebody who has just shown who they are."""
@@ -147,36 +158,6 @@ class Accounts:
     def revoke_key(self, key_id: str, user: User | None = None) -> None:
         """End a key (of this person, if one is named). Raises NotFound."""
         self._people.remove_key(key_id, user.id if user else None)
-
-
-class Attempts:
-    """Attempts by name within the last quarter of an hour, and no more than `limit` of them. words: what there were."""
-
-    def __init__(self, clock: Callable[[], float], limit: int, words: str) -> None:
-        self._clock, self._limit, self._words = clock, limit, words
-        self._lock = threading.Lock()
-        self._times: dict[str, deque[float]] = {}
-
-    def begin(self, key: str) -> None:
-        """Count an attempt until `clear` says otherwise. Raises Busy when there were too many."""
-        with self._lock:
-            at = self._clock()
-            times = self._times.setdefault(key, deque())
-            while times and times[0] <= at - WINDOW_SECONDS:
-                times.popleft()
-            if len(times) >= self._limit:
-                wait = int(times[0] + WINDOW_SECONDS - at) + 1
-                raise Busy(f"{self._words}; try again in {-(-wait // 60)} minutes.", retry_after=wait)
-            times.append(at)
-            if len(self._times) > REMEMBERED_NAMES:
-                self._times = {k: t for k, t in self._times.items() if t and t[-1] > at - WINDOW_SECONDS}
-                while len(self._times) > REMEMBERED_NAMES:
-                    self._times.pop(next(iter(self._times)))
-
-    def clear(self, key: str) -> None:
-        """Forget the attempts of a name."""
-        with self._lock:
-            self._times.pop(key, None)
 
 
 def name_key(name: str) -> str:

@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from assistant.accounts import Accounts, Attempts, check_name, check_password, digest
+from assistant.accounts import Accounts, check_name, check_password, digest
+from assistant.attempts import Attempts, place_of
 from assistant.messages import check_text
 from assistant.settings import Settings
 from feedback.errors import NotFound
@@ -64,7 +65,7 @@ class Joining:
 
         Raises Busy after too many attempts, NotFound where nobody may come in, InvalidInput, Conflict (the name).
         """
-        self._here.begin(address)
+        self._here.begin(place_of(address))
         self._all.begin("")
         self.check(token)
         check_name(name)

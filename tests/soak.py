@@ -1,10 +1,12 @@
-"""How often a test of chance is repeated: a tenth of its count in `make test`, all of it in `make soak`."""
+"""How many cases a test tries: a tenth in `make test`, all of them in `make soak`, which sets MYNAH_SOAK."""
 
 from __future__ import annotations
 
 import os
 
+SOAK = bool(os.environ.get("MYNAH_SOAK"))
 
-def rounds(full: int) -> int:
-    """The number of rounds in this run."""
-    return full if os.environ.get("MYNAH_SOAK") == "1" else max(1, full // 10)
+
+def cases(whole: int) -> int:
+    """The whole count, or a tenth of it."""
+    return whole if SOAK else -(-whole // 10)

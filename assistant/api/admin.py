@@ -6,10 +6,10 @@ All that changes something goes through `Administration` and `Joining`, which wr
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
 from pydantic import StrictBool
 
@@ -20,6 +20,7 @@ from assistant.mynah import Mynah
 from feedback.types import User
 
 router = APIRouter(prefix="/v1/admin")
+Entry = Annotated[int | None, Query(ge=0, lt=2**63)]  # what the database can count
 
 
 class NewPerson(Strict):
@@ -125,7 +126,7 @@ def set_one(body: Value, mynah: Served, admin: Admin) -> dict[str, Any]:
 
 
 @router.get("/audit")
-def audit(mynah: Served, admin: Admin, limit: int = 100, before: int | None = None) -> dict[str, Any]:
+def audit(mynah: Served, admin: Admin, limit: int = 100, before: Entry = None) -> dict[str, Any]:
     """What admins did, newest first; `before` the number of the oldest entry seen goes on from there."""
     return {"entries": [asdict(entry) for entry in mynah.admins.log(max(1, min(limit, 1000)), before)]}
 

@@ -21,6 +21,9 @@ def create_app(mynah: Mynah, *, browser: bool = True) -> FastAPI:
         title="Mynah",
         version="1",
         description="A self-hosted assistant that learns each person's taste from what they click.",
+        openapi_url="/v1/openapi.json",  # like all under /v1 only for those with a key or a session
+        docs_url=None,  # these two pages load their scripts from elsewhere
+        redoc_url=None,
         middleware=[
             Middleware(Counted, traffic=traffic),
             Middleware(Caught),
@@ -45,7 +48,7 @@ def create_app(mynah: Mynah, *, browser: bool = True) -> FastAPI:
 
     @app.api_route("/v1/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
     def nowhere(path: str, request: Request) -> JSONResponse:
-        raise NotFound(f"There is no {request.method} /v1/{path[:200]}; /docs lists what there is.")
+        raise NotFound(f"There is no {request.method} /v1/{path[:200]}; GET /v1/openapi.json lists what there is.")
 
     if browser:
         from assistant.ui.app import mount

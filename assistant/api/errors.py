@@ -94,7 +94,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     def routed(request: Request, error: HTTPException) -> JSONResponse:
-        message = f"{request.method} {request.url.path}: {str(error.detail).lower()}. See /docs for what there is."
+        what = f"{request.method} {request.url.path}: {str(error.detail).lower()}"
+        message = f"{what}. GET /v1/openapi.json lists what there is."
         code = "not_found" if error.status_code == 404 else None
         return JSONResponse(error_body(message, error.status_code, code), error.status_code, error.headers)
 

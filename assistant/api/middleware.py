@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from anyio import to_thread
-from starlette.requests import HTTPConnection
+from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from assistant.api.errors import answer
@@ -79,7 +79,7 @@ class Limited:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(PRIVATE):
+        if scope["type"] != "http":
             return await self.app(scope, receive, send)
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         had = int(announced) if announced.isdigit() and int(announced) > MAX_BODY else 0
@@ -95,7 +95,11 @@ class Limited:
                 await send(message)
 
         if had <= MAX_BODY:
-            await self.app(scope, counted, unless_too_large)
+            try:
+                await self.app(scope, counted, unless_too_large)
+            except ClientDisconnect:  # what a route is told that has read too much
+                if had <= MAX_BODY:
+                    raise
         if had > MAX_BODY:  # what the route said about half a body was not sent
             await answer(InvalidInput(f"The body is larger than {MAX_BODY >> 20} MB; send less."))(scope, receive, send)
         return None

@@ -58,13 +58,16 @@ def wire(event: Callable[..., Any], handler: Callable[..., Any], inputs: list[An
     count = len(outputs) - 1
 
     @functools.wraps(handler)
-    def call(*args: Any) -> list[Any]:
+    def call(*args: Any) -> Any:
         try:
             done = handler(*args)
         except Exception as error:
-            return [*[gr.skip()] * count, notice(error)]
+            return shown([*[gr.skip()] * count, notice(error)])
         values = done if isinstance(done, list) else [done] * count
-        return values if len(values) > count else [*values, gr.skip()]
+        return shown(values if len(values) > count else [*values, gr.skip()])
+
+    def shown(values: list[Any]) -> Any:
+        return values if count else values[0]  # of one output, Gradio would show the list
 
     return event(call, inputs, outputs, **QUIET)
 

@@ -41,6 +41,14 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "X-Frame-Options": "DENY",
+    "X-DNS-Prefetch-Control": "off",  # else a linked host is looked up, and so told something, before any click
+}
+# An answer of the HTTP API is data: opened in a browser, it runs and loads nothing, and no cache keeps it.
+DATA_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
 }
 NOTHING = (
     '<!doctype html><html lang="{}"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -65,11 +73,19 @@ def same_origin(request: HTTPConnection) -> bool:
     host = request.headers.get("host", "")
     for header in ("origin", "referer"):
         if value := request.headers.get(header):
-            return urlsplit(value).netloc == host
+            return _host_of(value) == host != ""
     site = request.headers.get("sec-fetch-site")
     if site is not None:
         return site in ("same-origin", "none")
     return request.scope.get("method") in SAFE_METHODS
+
+
+def _host_of(address: str) -> str:
+    """Host and port of an address; "" where there are none: of "null", or of what is no address."""
+    try:
+        return urlsplit(address).netloc
+    except ValueError:
+        return ""
 
 
 def session_user(request: HTTPConnection, accounts: Sessions) -> User | None:
@@ -87,18 +103,20 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer what may not pass; hand the rest on."""
-        if scope["type"] != "http" or NOT_OURS.match(scope["path"]):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        data = NOT_OURS.match(scope["path"])
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                MutableHeaders(scope=message).update(DATA_HEADERS if data else HEADERS)
             await send(message)
 
         request = HTTPConnection(scope)
         with spoken(request.headers.get("accept-language", "")):
-            await (self._refusal(request) or self.app)(scope, receive, send_with_headers)
+            refusal = None if data else self._refusal(request)
+            await (refusal or self.app)(scope, receive, send_with_headers)
 
     def _refusal(self, request: HTTPConnection) -> Response | None:
         path = request.scope["path"]

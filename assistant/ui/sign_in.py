@@ -33,9 +33,9 @@ def routes(mynah: Mynah) -> APIRouter:
             return page("That is too long for a name and a password.", status=413)
         name, password = fields["name"], fields["password"]
         try:
-            token = await run_in_threadpool(mynah.accounts.sign_in, name, password)
+            token = await run_in_threadpool(mynah.accounts.sign_in, name, password, _address(request))
         except MynahError as error:
-            return page(error.message, name=name, status=_STATUS.get(type(error), 500))
+            return _told(error, page(error.message, name=name, status=_STATUS.get(type(error), 500)))
         return signed_in(request, token)
 
     @router.get("/sign-up")
@@ -55,12 +55,13 @@ def routes(mynah: Mynah) -> APIRouter:
         if fields is None:
             return page("That is too long for a name and a password.", status=413)
         name, invitation = fields["name"], fields["invitation"]
-        address = request.client.host if request.client else ""
         try:
-            token = await run_in_threadpool(mynah.joining.join, name, fields["password"], address, invitation)
+            token = await run_in_threadpool(mynah.joining.join, name, fields["password"], _address(request), invitation)
         except MynahError as error:
             status = _STATUS.get(type(error), 500)
-            return page(error.message, name=name, invitation=invitation, joining=status != 404, status=status)
+            joining = status != 404
+            shown = page(error.message, name=name, invitation=invitation, joining=joining, status=status)
+            return _told(error, shown)
         return signed_in(request, token)
 
     @router.post("/sign-out")
@@ -103,7 +104,18 @@ def routes(mynah: Mynah) -> APIRouter:
 
 async def _fields(request: Request) -> dict[str, str] | None:
     """What was typed; None when it is too long for a form of ours."""
-    if int(request.headers.get("content-length") or 0) > MAX_FORM_BYTES:
+    if len(await request.body()) > MAX_FORM_BYTES:  # counted, since not every client says how much it sends
         return None
     typed = await request.form(max_files=0, max_fields=4)
     return {name: str(typed.get(name, "")) for name in ("name", "password", "invitation")}
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+def _told(error: MynahError, answer: Response) -> Response:
+    """The answer, saying to programs too when to come again."""
+    if isinstance(error, Busy):
+        answer.headers["Retry-After"] = str(error.retry_after)
+    return answer

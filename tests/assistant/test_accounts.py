@@ -7,7 +7,8 @@ from time import perf_counter
 
 import pytest
 
-from assistant.accounts import FAILURES, WINDOW_SECONDS, Accounts, check_name, name_key
+from assistant.accounts import FAILURES, Accounts, check_name, name_key
+from assistant.attempts import WINDOW_SECONDS
 from feedback.errors import Busy, Conflict, InvalidInput, NotFound, NotSignedIn
 from feedback.store import Store
 

@@ -77,9 +77,10 @@ def give_version(
     policy.new_adapter("for-a-test")
     manifest = mynah.versions.write(user.id, number, policy.adapter_state("for-a-test"), policy.lora_config(), {})
     policy.drop_adapter("for-a-test")
+    check = {"check": "kl", "value": 0.0, "bound": 0.1, "passed": passed, "words": "It stays near the base."}
     version = AdapterVersion(
         user.id, number, mynah.engine.base_id, status if passed else "rejected", number - 1 or None, None, 1, 20, 3,
-        {"rank": 8}, {"steps": []}, [{"check": "kl", "value": 0.0, "bound": 0.1, "passed": passed}], manifest, now(),
+        {"rank": 8}, {"steps": []}, [check], manifest, now(),
     )  # fmt: skip
     mynah.store.versions.add(version, activate=passed, update_state="promoted")
     return version

@@ -26,7 +26,7 @@ MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 # Modules whose errors a person can meet on a page, and functions that write sentences for people.
 SERVICES = [
     *(f"assistant/{name}.py" for name in (
-        "accounts", "administration", "chat", "config", "engine", "joining", "learning", "messages", "requests",
+        "accounts", "administration", "attempts", "chat", "config", "engine", "joining", "learning", "messages", "requests",
         "schedule", "settings", "trainer", "trying", "turns", "updates",
     )),
     *(f"assistant/ui/{name}.py" for name in ("admin_page", "chat_page", "events", "live", "my_assistant", "verdicts")),

@@ -23,7 +23,7 @@ from feedback.store.acts import HELD_OUT_EVERY
 from feedback.store.trials import begun
 from feedback.types import AdapterVersion, Duel, Example, User, now
 from tests.feedback.helpers import BASE, add_person, make_reply
-from tests.soak import rounds
+from tests.soak import cases
 
 ROOT = Path(__file__).parents[2]
 POPULATION = load_population(16)
@@ -163,7 +163,7 @@ def test_a_killed_writer_loses_nothing_acknowledged(tmp_path: Path) -> None:
     store = Store(path)
     user = add_person(store)
     random = np.random.default_rng(3)
-    for _ in range(rounds(100)):
+    for _ in range(cases(100)):
         writer = start_writer(path, user, 1_000_000)
         assert writer.stdout is not None
         seen = [writer.stdout.readline().strip() for _ in range(random.integers(2, 30))]
@@ -614,7 +614,7 @@ def test_a_damaged_database_is_refused_in_words(tmp_path: Path, harm: str) -> No
     path, random = tmp_path / "mynah.db", np.random.default_rng(5)
     size = filled(path)
     whole, refused = path.read_bytes(), 0
-    for _ in range(rounds(100)):
+    for _ in range(cases(100)):
         for rest in tmp_path.glob("mynah.db*"):
             rest.unlink()
         place = int(random.integers(100, size))
@@ -628,4 +628,4 @@ def test_a_damaged_database_is_refused_in_words(tmp_path: Path, harm: str) -> No
             assert harm == "flipped"
         else:
             assert harm == "flipped" or verdict != "ok", f"cut to {place} of {size} bytes"
-    assert refused >= rounds(100) * (1.0 if harm == "truncated" else 0.2)
+    assert refused >= cases(100) * (1.0 if harm == "truncated" else 0.2)
