@@ -26,8 +26,8 @@ MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 # Modules whose errors a person can meet on a page, and functions that write sentences for people.
 SERVICES = [
     *(f"assistant/{name}.py" for name in (
-        "accounts", "administration", "attempts", "chat", "config", "engine", "joining", "learning", "messages", "requests",
-        "schedule", "settings", "trainer", "trying", "turns", "updates",
+        "accounts", "administration", "attempts", "chat", "config", "engine", "joining", "learning", "messages",
+        "requests", "schedule", "settings", "trainer", "trying", "turns", "updates",
     )),
     *(f"assistant/ui/{name}.py" for name in ("admin_page", "chat_page", "events", "live", "my_assistant", "verdicts")),
     *(f"assistant/ui/{name}.py" for name in ("session", "side_routes", "sign_in")),
