@@ -39,8 +39,8 @@ class MyAssistantPage:
             self.taste = panel("taste")
             self.update = panel("update")
             with gr.Row(elem_id="curves", visible=False) as self.curves:
-                self.reward = self._plot("reward", in_browser("Reward"))
-                self.kl = self._plot("kl", in_browser("KL, nats a token"))
+                self.reward = self._plot("reward", in_browser("Reward, batch by batch"))
+                self.kl = self._plot("kl", in_browser("KL, nats a token, batch by batch"))
             self.versions = panel("versions")
             self.form = panel("try")
             self.tried = panel("tried")
@@ -63,12 +63,13 @@ class MyAssistantPage:
         wire(self.account.click, self.manage, [], [*everything, trouble])
 
     def _plot(self, name: str, title: I18nData) -> gr.LinePlot:
+        # Gradio translates a plot's title but not what its axes are called.
         return gr.LinePlot(
             curve(None, name),
             x="batch",
             y=name,
             title=title,
-            x_title=in_browser("batch"),
+            x_title=" ",
             y_title=" ",
             x_axis_labels_visible=True,
             sort=None,
