@@ -66,6 +66,7 @@ class ChatPage:
                         max_lines=8,
                         container=False,
                         autofocus=True,
+                        interactive=False,
                         elem_id="box",
                     )
                     self.send = gr.Button(in_browser("Send"), variant="primary", elem_id="send", scale=0, min_width=84)
@@ -83,7 +84,7 @@ class ChatPage:
         asking = [self.here, self.box, self.mode, self.private, self.system]
         asked = [*page[:-1], self.box, self.notice]
         replies = [self.thread, self.stage, self.asks, self.notice]
-        wire(blocks.load, self.open, [], page)
+        wire(blocks.load, self.open, [], asked)
         wire(self.box.submit, self.ask, asking, asked)
         wire(self.send.click, self.ask, asking, asked)
         wire(self.thread.submit, self.write_more, asking, asked)
@@ -106,7 +107,10 @@ class ChatPage:
     # ---- opening --------------------------------------------------------------------------------------------------
 
     def open(self, request: gr.Request) -> list[Any]:
-        """The page as its address says: a chat (c), perhaps at a message (m) that was found."""
+        """The page as its address says: a chat (c), perhaps at a message (m) that was found.
+
+        Until then the box takes no message: this answer, coming after one that was sent early, would put the page back.
+        """
         user = person(self.mynah, request)
         query = dict(request.query_params)
         here, message = str(query.get("c", "")), str(query.get("m", ""))
@@ -115,7 +119,7 @@ class ChatPage:
                 self._turn_to(user, here, message)
         except NotFound:
             here = ""
-        return self._page(user, here, about=True)
+        return [*self._page(user, here, about=True), gr.Textbox(interactive=True)]
 
     def choose_chat(self, request: gr.Request, event: gr.EventData, here: str) -> list[Any]:
         """New chat, open a chat, and all that can be done with one in the left column."""

@@ -149,7 +149,7 @@ def chat_with_the_version(page: Page, site: Site) -> None:
 
 def export_by_admin(page: Page, site: Site) -> None:
     page.reload()
-    entry = page.locator(".people > li", has_text="Ada")
+    entry = page.locator(".people > li").filter(has=page.get_by_text("Ada", exact=True))
     entry.get_by_text("1 version").click()
     with page.expect_download() as download:
         entry.get_by_role("link", name="Adapter (PEFT)").click()
