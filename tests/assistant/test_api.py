@@ -280,7 +280,7 @@ def test_versions_are_told_and_activated(mynah: Mynah, ada: Person, policy: Poli
 def test_everything_about_me_can_be_had_and_deleted(mynah: Mynah, ada: Person, policy: Policy) -> None:
     version = give_version(mynah, ada.user, policy, status="probation")
     told = ada.get("/v1/me/versions/v1")
-    assert told["status"] == "probation" and told["trial"].startswith("On trial: now and then its reply will stand")
+    assert told["status"] == "probation" and told["trial"].startswith("On trial: now and then it will stand")
     reply = ada.ask(messages=[{"role": "user", "content": "A secret called xyzzy."}])["choices"][0]["reply_id"]
     ada.http.post("/v1/feedback", json={"reply_id": reply, "thumb": 1, "comment": "plugh"})
     packed = ada.http.get("/v1/me/export")

@@ -37,9 +37,12 @@ def finished(trial: Trial) -> Trial:
 def test_both_answer_from_the_same_seed_and_nothing_is_kept(
     service: Service, trials: Trials, version: str, maker: Maker
 ) -> None:
-    trial = finished(trials.begin(service.ada, "Tell me about owls.", "base", version))
-    assert trials.of(service.ada) is trial and trial.names == ["base", version]
-    assert all(trial.texts) and trial.texts[0] != trial.texts[1]
+    texts = list[list[str]]()
+    for _ in range(4):  # a few words can be the same by chance
+        trial = finished(trials.begin(service.ada, "Tell me about owls.", "base", version))
+        assert trials.of(service.ada) is trial and trial.names == ["base", version]
+        texts.append(trial.texts)
+    assert all(map(all, texts)) and any(base != other for base, other in texts)
     assert service.store.chats.all_replies(service.ada.id) == []
     assert service.chat.list(service.ada) == [] and service.store.acts.events(service.ada.id) == []
     second = maker.version(service.ada.id, service.store.versions.next_number(service.ada.id))

@@ -43,13 +43,15 @@ PUBLIC: dict[str, list[Try]] = {
     "GET /sign-up": [own("", None, 404, 303)],
     "POST /sign-up": [Try(body={"name": "Eve", "password": PASSWORD}, status=(404,), form=True)],
     "POST /sign-out": [own("", None, 303)],
+    "GET /manifest.json": [own("", None, 200)],
+    "GET /worker.js": [own("", None, 200)],
+    "GET /icons/{name}.png": [own("/icons/icon-192.png", None, 200), own("/icons/../secrets.png", None, 404)],
     "GET /static/{path:path}": [own("/static/img/logo.svg", None, 200, 404)],
     "GET /assets/{path:path}": [own("/assets/nothing.js", None, 404)],
     "GET /svelte/{path:path}": [own("/svelte/nothing.js", None, 404)],
     "GET /favicon.ico": [own("", None, 200, 404)],
     "GET /theme.css": [own()],
     "GET /robots.txt": [own()],
-    "GET /manifest.json": [own("", None, 200, 404)],
 }
 
 # For people, about nothing but their own: without a person 401, and nothing of Ada's in anybody else's answer.
