@@ -22,6 +22,9 @@ from feedback.types import User
 
 LOOK_EVERY = 0.2  # seconds between two looks at a growing reply
 ADDRESS_JS = "(id) => { history.replaceState({}, '', id ? '/?c=' + encodeURIComponent(id) : '/'); }"
+FOCUS_JS = """() => requestAnimationFrame(() => {
+  if (document.activeElement === document.body) document.querySelector('#box textarea')?.focus();
+})"""
 MODES = [(in_browser("One reply"), 1), (in_browser("Compare two"), 2), (in_browser("Rank four"), 4)]
 
 
@@ -65,7 +68,6 @@ class ChatPage:
                         lines=1,
                         max_lines=8,
                         container=False,
-                        autofocus=True,
                         interactive=False,
                         elem_id="box",
                     )
@@ -84,7 +86,8 @@ class ChatPage:
         asking = [self.here, self.box, self.mode, self.private, self.system]
         asked = [*page[:-1], self.box, self.notice]
         replies = [self.thread, self.stage, self.asks, self.notice]
-        wire(blocks.load, self.open, [], asked)
+        opened = wire(blocks.load, self.open, [], asked)
+        opened.then(None, [], [], js=FOCUS_JS, **QUIET)
         wire(self.box.submit, self.ask, asking, asked)
         wire(self.send.click, self.ask, asking, asked)
         wire(self.thread.submit, self.write_more, asking, asked)

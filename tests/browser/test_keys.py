@@ -26,6 +26,7 @@ def chat(page: Page, site: Site, fay: str) -> Page:
     """The chat page, signed in."""
     sign_in(page, site, fay)
     expect(page.get_by_role("heading", name=f"Hello, {fay}.")).to_be_visible()
+    expect(page.get_by_role("textbox", name="Message")).to_be_focused()  # one can begin to write at once
     return page
 
 
