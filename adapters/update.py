@@ -44,10 +44,10 @@ from feedback.population import load_population
 from feedback.reward_head import RewardHead
 
 ADAPTER = "candidate"
-KL_SHARE = 0.9  # of the gate's budget: a candidate beyond it is drawn back towards the base before it is judged
+KL_SHARE = 0.95  # of the gate's budget: a candidate beyond it is drawn back towards the base before it is judged
 SCALINGS = 3  # at most, after a stage
 DRAWN_BACK, SPARE = 0.85, 0.02  # factor of B, and distance to the gate's bounds, when replies end badly or wander off
-LEAST_SHARE = 0.75  # of the budget: the first stage goes further if it falls shorter
+LEAST_SHARE = 0.85  # of that: a candidate that falls shorter goes further the same way
 KL_PROMPTS = 8  # gate prompts to estimate a KL on before anything is written
 
 
@@ -113,8 +113,7 @@ class Update:
         else:
             self.policy.new_adapter(ADAPTER)
             self._learn_from_base()
-        least = LEAST_SHARE if self.config.start == "fresh" else 0.0
-        self._finish("warm_start", max(1, self.config.gate.measured.replies // 2), least)
+        self._finish("warm_start", max(1, self.config.gate.measured.replies // 2))
 
     def ppo(self) -> None:
         """Go on-policy with fresh replies; what adds nothing is not kept."""
@@ -202,14 +201,13 @@ class Update:
         )
         self._reach_budget()
 
-    def _finish(self, stage: Stage, replies: int, least: float = 0.0) -> None:
+    def _finish(self, stage: Stage, replies: int) -> None:
         """Scale the candidate to the KL budget, report its win rate so far, and mark the stage as finished.
 
         What PPO made is kept only if it wins more often than what it started from, by the head that both learned from.
-        least: share of the budget below which it is lengthened; what goes beyond the budget is always drawn back.
         """
         if has_finite_weights(self.policy, ADAPTER):
-            sample = self._draw(replies, least=least)
+            sample = self._draw(replies)
             self.sample = sample if stage == "ppo" else None
             pair = Comparison(self.judge, self.base.prompts, sample.groups)
             metrics = {
@@ -220,7 +218,7 @@ class Update:
             if stage == "ppo" and metrics["win_rate/head"] <= self._won("warm_start"):
                 self.policy.drop_adapter(ADAPTER)
                 self.policy.load_adapter(ADAPTER, self.run.checkpoint / "warm_start")
-                self.sample, metrics["win_rate/kept"] = self._draw(replies, least=0.0), 0.0
+                self.sample, metrics["win_rate/kept"] = self._draw(replies), 0.0
             steps = [row["step"] for row in self.run.journal.rows if row["stage"] == stage]
             self.run.tell(stage, 1.0, max(steps, default=0) + 1, metrics)
         with whole_folder(self.run.checkpoint / stage) as draft:
@@ -247,9 +245,11 @@ class Update:
                 break
             self._scale(moved, most=4.0)
 
-    def _draw(self, replies: int, *, least: float) -> Sample:
+    def _draw(self, replies: int) -> Sample:
         """The candidate's replies to the gate prompts, B being scaled (SCALINGS times at most) until their KL is within
-        the budget and not below `least` of it, and endings and subject are as sound as the gate will ask."""
+        the budget and not much below it, and endings and subject are as sound as the gate will ask. What goes on from a
+        parent's weights, or was drawn back, is not lengthened, nor is the last but one sample: the last is judged."""
+        least = LEAST_SHARE if self.config.start == "fresh" else 0.0
         for tries in range(SCALINGS + 1):
             sample = draw_sample(
                 self.policy, ADAPTER, self.base.prompts, replies, self.config.gate.measured, self.job.seed
@@ -261,7 +261,7 @@ class Update:
             elif not self._sound(sample):
                 scale_b(self.policy, ADAPTER, DRAWN_BACK)
                 least = 0.0
-            elif sample.kl < least * self.budget:
+            elif sample.kl < least * self.budget and tries < SCALINGS - 1:
                 self._scale(sample.kl, most=1.5)
             else:
                 break
@@ -278,7 +278,7 @@ class Update:
 
         What an adapter adds is linear in B, and the KL grows with its square.
         """
-        factor = 0.95 * math.sqrt(self.budget / max(kl, 1e-5))
+        factor = 0.98 * math.sqrt(self.budget / max(kl, 1e-5))
         scale_b(self.policy, ADAPTER, min(max(factor, 0.1), most))
 
     def _value_head(self, score: Scorer) -> ValueHead:
