@@ -39,8 +39,7 @@ class WorkerProcess:
         end_stale(job)
         self._threads = 0
         self.use_threads(threads)
-        # Waiting threads sleep instead of spinning, or they would take the processor from chat between two layers.
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         with (job / "worker.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "adapters.worker", str(job)],

@@ -6,8 +6,8 @@
 A real server process is asked over HTTP by one simulated person. Replies are short here and clicks come fast, since
 only time and memory are of interest; every ranking of four is followed by those of its triples and pairs and by thumbs,
 so that no act takes the place of another. Somebody with a few labels is updated while nothing else is asked of the
-server; then the first person, who goes on chatting. Memory is that of the server and everything below it, sampled five
-times a second.
+server; then the first person, who goes on chatting. Memory is that of the server and everything below it, sampled once
+a second.
 """
 
 from __future__ import annotations
