@@ -26,11 +26,11 @@ from assistant.engine import Engine
 from assistant.joining import Joining
 from assistant.learning import Learning
 from assistant.lock import DataLock
+from assistant.preview import Previews
 from assistant.probation import stories
 from assistant.profile import TraitView
 from assistant.removal import remove_person, reset_person
 from assistant.settings import Settings
-from assistant.trying import Trials
 from assistant.updates import Updates
 from feedback.errors import InvalidInput
 from feedback.store import Store
@@ -51,7 +51,7 @@ class Mynah:
         self.updates = Updates(store, self.learning, self.engine, self.versions, files, config, settings=self.settings)
         self.admins = Administration(store, self.accounts, self.engine.forget)
         self.joining = Joining(store, self.accounts, self.settings)
-        self.trials = Trials(store, self.engine, self.learning, max_tokens=config.max_tokens)
+        self.previews = Previews(store, self.engine, self.learning, max_tokens=config.max_tokens)
 
     @classmethod
     def open(
@@ -109,7 +109,7 @@ class Mynah:
         by: the admin who does it, None for the person's own wish.
         """
         receipt = remove_person(self.store, self.versions, self.config.jobs, user, by or user.id)
-        self.trials.forget(user.id)
+        self.previews.forget(user.id)
         self.engine.forget(user.id)
         self.learning.forget(user.id)
         return receipt
@@ -119,7 +119,7 @@ class Mynah:
         with self.learning.alone(user):
             receipt = reset_person(self.store, self.versions, self.config.jobs, user)
             self.learning.forget(user.id)
-        self.trials.forget(user.id)
+        self.previews.forget(user.id)
         self.engine.forget(user.id)
         return receipt
 

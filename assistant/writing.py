@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-NARROW_AT = (
-    64  # tokens after which drafts are told apart: as many as re-ranking is measured on (benchmarks/personalize.py)
-)
+# Tokens after which drafts are told apart: as many as re-ranking is measured on (benchmarks/personalize.py).
+NARROW_AT = 64
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import pandas as pd
 
 from assistant.evidence import Click
 from assistant.mynah import Mynah
+from assistant.preview import Preview
 from assistant.profile import TraitView
 from assistant.schedule import MIN_LABELS
-from assistant.trying import Trial
 from assistant.ui.language import listed, say, told
 from assistant.ui.record_rows import rows_of
 from assistant.ui.render import show
@@ -149,7 +149,7 @@ class MineView:
 
     def timeline(self, said: str = "", opened: str = "") -> str:
         """The versions, newest first. opened: the version whose example stands open."""
-        active, trial = self.mynah.active(self.user), self.mynah.trials.of(self.user)
+        active, preview = self.mynah.active(self.user), self.mynah.previews.of(self.user)
         return show(
             "versions.html",
             versions=list(reversed(self.versions)),
@@ -157,7 +157,7 @@ class MineView:
             base_id=self.mynah.engine.base_id,
             trials=self.mynah.trials_told(self.user),
             examples=self.mynah.store.versions.examples(self.user.id),
-            writing=trial.example_of if trial and not trial.done else None,
+            writing=preview.example_of if preview and not preview.done else None,
             said=said,
             opened=opened,
         )
@@ -174,8 +174,8 @@ class MineView:
 
     def tried(self) -> str:
         """The two replies as they grow; empty before the first, and while a version's example is written."""
-        trial: Trial | None = self.mynah.trials.of(self.user)
-        return show("tried.html", trial=trial) if trial and trial.example_of is None else ""
+        preview: Preview | None = self.mynah.previews.of(self.user)
+        return show("tried.html", preview=preview) if preview and preview.example_of is None else ""
 
     def record(self) -> str:
         """How each way of answering has done."""

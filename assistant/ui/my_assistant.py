@@ -50,16 +50,16 @@ class MyAssistantPage:
         self.clock = gr.Timer(WATCH_EVERY, active=False)
         update = [self.seen, self.update, self.curves, self.reward, self.kl]
         training = [*update, self.versions, self.form, self.record]
-        trial = [self.versions, self.tried, self.clock]
+        preview = [self.versions, self.tried, self.clock]
         everything = [self.taste, *training, self.tried, self.account]
         wire(blocks.load, self.open, [], [self.side, self.head, *everything, self.clock, trouble])
         wire(gr.Timer(LOOK_EVERY).tick, self.look, [self.seen], [*training, trouble])
         wire(self.taste.click, self.correct, [], [self.taste, trouble])
         wire(self.update.click, self.train, [], [*training, trouble])
-        wire(self.versions.click, self.act_on_version, [], [*trial, trouble])
-        wire(self.form.click, self.try_two, [], [*trial, trouble])
-        wire(self.tried.click, self.stop_trial, [], [*trial, trouble])
-        wire(self.clock.tick, self.watch, [], [*trial, trouble])
+        wire(self.versions.click, self.act_on_version, [], [*preview, trouble])
+        wire(self.form.click, self.try_two, [], [*preview, trouble])
+        wire(self.tried.click, self.stop_preview, [], [*preview, trouble])
+        wire(self.clock.tick, self.watch, [], [*preview, trouble])
         wire(self.account.click, self.manage, [], [*everything, trouble])
 
     def _plot(self, name: str, title: I18nData) -> gr.LinePlot:
@@ -106,8 +106,8 @@ class MyAssistantPage:
         return [view.stamp(), view.update(), shown, *curves, view.timeline(), view.try_form(), view.record()]
 
     def _ticking(self, user: User) -> gr.Timer:
-        trial = self.mynah.trials.of(user)
-        return gr.Timer(active=trial is not None and not trial.done)
+        preview = self.mynah.previews.of(user)
+        return gr.Timer(active=preview is not None and not preview.done)
 
     # ---- what can be done -----------------------------------------------------------------------------------------
 
@@ -136,7 +136,7 @@ class MyAssistantPage:
         user = person(self.mynah, request)
         name, said = pressed(event, "version"), ""
         if pressed(event, "act") == "example":
-            self.mynah.trials.example(user, name)
+            self.mynah.previews.example(user, name)
         else:
             self.mynah.updates.activate(user, name)
             said = say("From the next reply on, {name} answers.", name=answers_with(name))
@@ -145,26 +145,26 @@ class MyAssistantPage:
     def try_two(self, request: gr.Request, event: gr.EventData) -> list[Any]:
         """Let two versions answer the same prompt."""
         user = person(self.mynah, request)
-        self.mynah.trials.begin(user, pressed(event, "prompt"), pressed(event, "left"), pressed(event, "right"))
+        self.mynah.previews.begin(user, pressed(event, "prompt"), pressed(event, "left"), pressed(event, "right"))
         return [gr.skip(), MineView(self.mynah, user).tried(), self._ticking(user)]
 
-    def stop_trial(self, request: gr.Request, event: gr.EventData) -> list[Any]:
+    def stop_preview(self, request: gr.Request, event: gr.EventData) -> list[Any]:
         """End it; what is written stays to be read."""
         user = person(self.mynah, request)
-        if trial := self.mynah.trials.of(user):
-            trial.stop()
+        if preview := self.mynah.previews.of(user):
+            preview.stop()
         return [gr.skip()] * 3
 
     def watch(self, request: gr.Request) -> list[Any]:
         """Replies as they grow; at the end of a version's example, the timeline with it."""
         user = person(self.mynah, request)
-        trial, view = self.mynah.trials.of(user), MineView(self.mynah, user)
-        if trial is None or not trial.done:
+        preview, view = self.mynah.previews.of(user), MineView(self.mynah, user)
+        if preview is None or not preview.done:
             return [gr.skip(), view.tried(), self._ticking(user)]
-        if trial.example_of is not None:
-            self.mynah.trials.forget(user.id)
-            said = [notice(trial.error)] if trial.error else []
-            return [view.timeline(opened=f"v{trial.example_of}"), gr.skip(), gr.Timer(active=False), *said]
+        if preview.example_of is not None:
+            self.mynah.previews.forget(user.id)
+            said = [notice(preview.error)] if preview.error else []
+            return [view.timeline(opened=f"v{preview.example_of}"), gr.skip(), gr.Timer(active=False), *said]
         return [gr.skip(), view.tried(), gr.Timer(active=False)]
 
     def manage(self, request: gr.Request, event: gr.EventData) -> list[Any]:

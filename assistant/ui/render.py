@@ -51,8 +51,8 @@ def _fence(self: RendererProtocol, tokens: list[Token], index: int, options: Any
     assert isinstance(self, RendererHTML)
     label, text = say("Copy the code"), say("Copy")
     button = f'<button type="button" class="plain" data-act="copy" aria-label="{label}">{text}</button>'
-    language = tokens[index].info.split()[:1]
-    name = f"<span>{escape(language[0])}</span>" if language else ""
+    written_in = tokens[index].info.split()[:1]
+    name = f"<span>{escape(written_in[0])}</span>" if written_in else ""
     return f'<div class="code"><div class="bar">{name}{button}</div>{self.fence(tokens, index, options, env)}</div>\n'
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from feedback.population import Population
+from feedback.labels import thumb_preference
+from feedback.population import Population, load_population
 from feedback.reward_head import Act, Array
 from feedback.store import Store
 from feedback.types import Reply, User, new_id, now
 
+POPULATION = load_population(16)
 BASE = "tiny@0123456789ab/nf4"
 
 
@@ -39,6 +41,15 @@ def make_reply(user: User, text: str = "Fine. Thank you.", group: str = "g", **c
         "created_at": now(),
     }
     return Reply(**(fields | changes))  # type: ignore[arg-type]
+
+
+def thumb(store: Store, user: User, value: int = 1) -> str:
+    """A thumb on a new reply; the event's id."""
+    reply = make_reply(user)
+    store.chats.add_replies([reply])
+    fields = thumb_preference(reply, value, POPULATION)
+    event, _ = store.acts.add(user.id, "thumb", {"reply_id": reply.id, "thumb": value}, [reply.id], BASE, fields)
+    return event.id
 
 
 def pair(better: Array, worse: Array) -> Act:

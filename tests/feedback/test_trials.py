@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from feedback.store import Store
-from feedback.types import AdapterVersion, Duel, TrialEvent, User, now
+from feedback.types import AdapterVersion, Duel, TrialEnd, TrialEvent, User, now
 from tests.feedback.helpers import BASE, add_person, make_reply
 
 
@@ -18,9 +18,9 @@ def enter(store: Store, user: User, number: int) -> None:
     store.versions.add(made, activate=True, update_state="promoted")
 
 
-def end(number: int, what: str, against: int | None = None) -> TrialEvent:
+def end(number: int, what: TrialEnd, against: int | None = None) -> TrialEvent:
     """A verdict."""
-    return TrialEvent(number, what, against, 2, 9, 1, "Told.", now())  # type: ignore[arg-type]
+    return TrialEvent(number, what, against, 2, 9, 1, "Told.", now())
 
 
 def statuses(store: Store, user: User) -> list[str]:

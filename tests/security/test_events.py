@@ -107,7 +107,7 @@ PEOPLE: dict[str, list[Try]] = {
         press(act="example", version="v1"),
     ],
     "MyAssistantPage.try_two": [press(prompt="Hello!", left="base", right="v1")],
-    "MyAssistantPage.stop_trial": [press(hers=False, act="stop")],
+    "MyAssistantPage.stop_preview": [press(hers=False, act="stop")],
     "MyAssistantPage.watch": [plain(hers=False)],
     "MyAssistantPage.manage": [
         press(act="revoke", id="{key}"),
@@ -210,8 +210,8 @@ def settle(world: World, things: Things) -> None:
     """Wait until what Ada's own try began is over."""
     turn = world.mynah.chat._under_way.get(things.conversation)
     wait_for(lambda: turn is None or turn.kept)
-    trial = world.mynah.trials.of(world.owner)
-    wait_for(lambda: trial is None or trial.done)
+    preview = world.mynah.previews.of(world.owner)
+    wait_for(lambda: preview is None or preview.done)
 
 
 @pytest.mark.parametrize(("name", "each"), tries(ADMIN))

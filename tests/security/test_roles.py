@@ -34,8 +34,13 @@ def test_whatever_is_typed_the_turns_are_those_that_were_sent(world: World) -> N
     assert len(special) > 2
 
     def controls(contents: list[str]) -> list[int]:
-        roles = ["system", "user", "assistant", "user"]
-        turns = [ChatMessage(role=role, content=text) for role, text in zip(roles, contents, strict=True)]  # type: ignore[typeddict-item]
+        first, second, third, fourth = contents
+        turns: list[ChatMessage] = [
+            {"role": "system", "content": first},
+            {"role": "user", "content": second},
+            {"role": "assistant", "content": third},
+            {"role": "user", "content": fourth},
+        ]
         return [number for number in renderer.prompt(turns).ids if number in special]
 
     expected = controls(["x"] * 4)

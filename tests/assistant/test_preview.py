@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from assistant.trying import EXAMPLE_PROMPT, Trial, Trials
+from assistant.preview import EXAMPLE_PROMPT, Preview, Previews
 from assistant.usage import folder_bytes, size
 from feedback.errors import Conflict, InvalidInput, NotFound
 from feedback.types import User
@@ -15,8 +15,8 @@ from tests.assistant.serving import wait_for
 
 
 @pytest.fixture
-def trials(service: Service) -> Trials:
-    return Trials(service.store, service.engine, service.learning, max_tokens=8)
+def previews(service: Service) -> Previews:
+    return Previews(service.store, service.engine, service.learning, max_tokens=8)
 
 
 @pytest.fixture
@@ -27,36 +27,36 @@ def version(service: Service, maker: Maker) -> str:
     return made.name
 
 
-def finished(trial: Trial) -> Trial:
-    """The trial, once both replies are there."""
-    wait_for(lambda: trial.done)
-    assert trial.error is None
-    return trial
+def finished(preview: Preview) -> Preview:
+    """The preview, once both replies are there."""
+    wait_for(lambda: preview.done)
+    assert preview.error is None
+    return preview
 
 
 def test_both_answer_from_the_same_seed_and_nothing_is_kept(
-    service: Service, trials: Trials, version: str, maker: Maker
+    service: Service, previews: Previews, version: str, maker: Maker
 ) -> None:
     texts = list[list[str]]()
     for _ in range(4):  # a few words can be the same by chance
-        trial = finished(trials.begin(service.ada, "Tell me about owls.", "base", version))
-        assert trials.of(service.ada) is trial and trial.names == ["base", version]
-        texts.append(trial.texts)
+        preview = finished(previews.begin(service.ada, "Tell me about owls.", "base", version))
+        assert previews.of(service.ada) is preview and preview.names == ["base", version]
+        texts.append(preview.texts)
     assert all(map(all, texts)) and any(base != other for base, other in texts)
     assert service.store.chats.all_replies(service.ada.id) == []
     assert service.chat.list(service.ada) == [] and service.store.acts.events(service.ada.id) == []
     second = maker.version(service.ada.id, service.store.versions.next_number(service.ada.id))
     service.store.versions.add(second, activate=True, update_state="promoted")
-    twins = finished(trials.begin(service.ada, "Tell me about owls.", version, second.name))
-    assert trials.of(service.ada) is twins
+    twins = finished(previews.begin(service.ada, "Tell me about owls.", version, second.name))
+    assert previews.of(service.ada) is twins
     assert twins.texts[0] == twins.texts[1], "two versions with the same weights, from the same seed"
-    trials.forget(service.ada.id)
-    assert trials.of(service.ada) is None
+    previews.forget(service.ada.id)
+    assert previews.of(service.ada) is None
 
 
-def test_what_cannot_be_tried_is_said(service: Service, trials: Trials, version: str) -> None:
+def test_what_cannot_be_tried_is_said(service: Service, previews: Previews, version: str) -> None:
     def attempt(prompt: str, left: str, right: str, user: User = service.ada) -> None:
-        trials.begin(user, prompt, left, right)
+        previews.begin(user, prompt, left, right)
 
     with pytest.raises(InvalidInput, match="empty"):
         attempt(" ", "base", version)
@@ -72,38 +72,38 @@ def test_what_cannot_be_tried_is_said(service: Service, trials: Trials, version:
     with pytest.raises(Conflict, match="never served"):
         attempt("Hello", "base", version)
     with pytest.raises(Conflict, match="never served"):
-        trials.example(service.ada, version)
+        previews.example(service.ada, version)
     with pytest.raises(InvalidInput):
-        trials.example(service.ada, "base")
-    assert trials.of(service.ada) is None
+        previews.example(service.ada, "base")
+    assert previews.of(service.ada) is None
 
 
-def test_a_versions_example_is_written_once(service: Service, trials: Trials, version: str) -> None:
-    trial = trials.example(service.ada, version)
-    assert trial is not None and trial.example_of == int(version[1:])
-    finished(trial)
+def test_a_versions_example_is_written_once(service: Service, previews: Previews, version: str) -> None:
+    preview = previews.example(service.ada, version)
+    assert preview is not None and preview.example_of == int(version[1:])
+    finished(preview)
     (example,) = service.store.versions.examples(service.ada.id)[int(version[1:])]
-    assert (example.prompt, [example.base_text, example.version_text]) == (EXAMPLE_PROMPT, trial.texts)
-    assert trials.example(service.ada, version) is None
+    assert (example.prompt, [example.base_text, example.version_text]) == (EXAMPLE_PROMPT, preview.texts)
+    assert previews.example(service.ada, version) is None
 
 
 def test_an_example_of_a_version_that_went_meanwhile_is_not_kept(
-    service: Service, trials: Trials, version: str
+    service: Service, previews: Previews, version: str
 ) -> None:
-    trial = trials.example(service.ada, version)
-    assert trial is not None
+    preview = previews.example(service.ada, version)
+    assert preview is not None
     service.store.versions.remove_all(service.ada.id)
-    wait_for(lambda: trial.done)
-    assert isinstance(trial.error, NotFound) and service.store.versions.examples(service.ada.id) == {}
+    wait_for(lambda: preview.done)
+    assert isinstance(preview.error, NotFound) and service.store.versions.examples(service.ada.id) == {}
 
 
 def test_a_trial_can_be_stopped(service: Service, version: str) -> None:
-    patient = Trials(service.store, service.engine, service.learning, max_tokens=400)
-    trial = patient.begin(service.ada, "Count as far as you can.", "base", version)
-    wait_for(lambda: any(trial.texts))
-    trial.stop()
-    wait_for(lambda: trial.done, 30)
-    assert trial.error is None
+    patient = Previews(service.store, service.engine, service.learning, max_tokens=400)
+    preview = patient.begin(service.ada, "Count as far as you can.", "base", version)
+    wait_for(lambda: any(preview.texts))
+    preview.stop()
+    wait_for(lambda: preview.done, 30)
+    assert preview.error is None
 
 
 def test_sizes(tmp_path: Path) -> None:

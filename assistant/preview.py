@@ -29,7 +29,7 @@ MAX_PROMPT = 4000
 log = logging.getLogger(__name__)
 
 
-class Trial:
+class Preview:
     """Two replies under way. `texts` grow; `done` comes last; `error` is what went wrong, if anything did."""
 
     def __init__(self, prompt: str, names: Sequence[str], turns: Sequence[Turn], example_of: int | None = None) -> None:
@@ -39,9 +39,11 @@ class Trial:
         self.done = False
         self._turns = turns
 
-    def begin(self, then: Callable[[Trial], None]) -> None:
+    def begin(self, then: Callable[[Preview], None]) -> None:
         """Gather both replies, each in a thread; `then` follows when both are there."""
-        readers = [Thread(target=self._read, args=[side], name="trial", daemon=True) for side in range(len(self.texts))]
+        readers = [
+            Thread(target=self._read, args=[side], name="preview", daemon=True) for side in range(len(self.texts))
+        ]
 
         def gather() -> None:
             for reader in readers:
@@ -56,7 +58,7 @@ class Trial:
             finally:
                 self.done = True
 
-        Thread(target=gather, name="trial", daemon=True).start()
+        Thread(target=gather, name="preview", daemon=True).start()
 
     def stop(self) -> None:
         """End within a token."""
@@ -70,27 +72,27 @@ class Trial:
         except MynahError as error:
             self.error = error
         except Exception:
-            log.exception("A trial ended with an unexpected error.")
+            log.exception("A preview ended with an unexpected error.")
             self.error = MynahError("The replies could not be written; the server's log says why. Try again.")
 
 
-class Trials:
-    """Everybody's trials: the newest one a person."""
+class Previews:
+    """Everybody's previews: the newest one a person."""
 
     def __init__(self, store: Store, engine: Engine, learning: Learning, *, max_tokens: int) -> None:
         self._store, self._max_tokens = store, max_tokens
         self._requests = Requests(store, engine, learning, max_tokens=max_tokens)
-        self._trials: dict[str, Trial] = {}
+        self._previews: dict[str, Preview] = {}
         self._lock = Lock()
 
-    def begin(self, user: User, prompt: object, left: str, right: str) -> Trial:
+    def begin(self, user: User, prompt: object, left: str, right: str) -> Preview:
         """Let two of `base`, `v1`, `v2`, … answer. Raises InvalidInput, NotFound, Conflict (never served) and Busy."""
         text = check_text(prompt, "The prompt", "prompt", limit=MAX_PROMPT)
         if left == right:
             raise InvalidInput("Choose two different versions to compare.", param="right")
         return self._start(user, text, [left, right], secrets.randbelow(2**31), self._max_tokens)
 
-    def example(self, user: User, name: str) -> Trial | None:
+    def example(self, user: User, name: str) -> Preview | None:
         """Write a version's example beside the base's; None when it is kept already. Raises as `begin` does."""
         number = version_number(name)
         if number is None:
@@ -100,23 +102,23 @@ class Trials:
             return None
         tokens = min(EXAMPLE_TOKENS, self._max_tokens)
 
-        def keep(trial: Trial) -> None:
-            base, mine = trial.texts
+        def keep(preview: Preview) -> None:
+            base, mine = preview.texts
             made = Example(EXAMPLE_PROMPT, base, mine, version.seed, now())
             self._store.versions.add_example(user.id, number, made)
 
         return self._start(user, EXAMPLE_PROMPT, ["base", version.name], version.seed, tokens, keep, number)
 
-    def of(self, user: User) -> Trial | None:
-        """A person's newest trial."""
-        return self._trials.get(user.id)
+    def of(self, user: User) -> Preview | None:
+        """A person's newest preview."""
+        return self._previews.get(user.id)
 
     def forget(self, user_id: str) -> None:
         """End and drop what there is of a person."""
         with self._lock:
-            trial = self._trials.pop(user_id, None)
-        if trial is not None:
-            trial.stop()
+            preview = self._previews.pop(user_id, None)
+        if preview is not None:
+            preview.stop()
 
     def _start(
         self,
@@ -125,9 +127,9 @@ class Trials:
         names: Sequence[str],
         seed: int,
         max_tokens: int,
-        then: Callable[[Trial], None] = lambda trial: None,
+        then: Callable[[Preview], None] = lambda preview: None,
         example_of: int | None = None,
-    ) -> Trial:
+    ) -> Preview:
         turns: list[Turn] = []
         try:
             for name in names:
@@ -145,9 +147,9 @@ class Trials:
             for turn in turns:
                 turn.stop()
             raise
-        trial = Trial(prompt, names, turns, example_of)
+        preview = Preview(prompt, names, turns, example_of)
         self.forget(user.id)
         with self._lock:
-            self._trials[user.id] = trial
-        trial.begin(then)
-        return trial
+            self._previews[user.id] = preview
+        preview.begin(then)
+        return preview

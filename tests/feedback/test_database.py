@@ -1,0 +1,219 @@
+"""The database file: migrated, locked, killed in the middle, cut, overwritten. What was acknowledged is there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from feedback.errors import Busy, CorruptFile, NotSaved
+from feedback.store import Store, database
+from feedback.types import User
+from tests.feedback.helpers import add_person, make_reply, thumb
+from tests.soak import cases
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_an_empty_file_is_migrated_and_opens_again(tmp_path: Path) -> None:
+    path = tmp_path / "mynah.db"
+    path.touch()
+    store = Store(path)
+    user = add_person(store)
+    store.close()
+    again = Store(path)
+    assert again.people.get(user.id) == user
+    assert again.database.value("PRAGMA journal_mode") == "wal"
+    assert again.database.value("PRAGMA synchronous") == 2  # FULL
+    assert again.database.check() == "ok"
+    again.close()
+
+
+def test_a_newer_database_is_refused_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "mynah.db"
+    Store(path).close()
+    with sqlite3.connect(path) as raw:
+        columns = [row[1] for row in raw.execute("pragma table_info(_sqlite_migrations)")]
+        values = {"migration_set": "mynah", "name": "m999_future", "applied_at": "2099-01-01"}
+        marks = ", ".join("?" * len(columns))
+        raw.execute(f"insert into _sqlite_migrations values ({marks})", [values.get(name) for name in columns])
+    raw.close()
+    before = path.read_bytes()
+    with pytest.raises(CorruptFile, match=r"newer Mynah.*m999_future"):
+        Store(path)
+    assert path.read_bytes() == before
+
+
+def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mynah.db"
+    path.write_bytes(b"not a database, " * 400)
+    with pytest.raises(CorruptFile, match="damaged"):
+        Store(path)
+    with pytest.raises(NotSaved, match="cannot be opened"):
+        Store(tmp_path / "absent" / "mynah.db")
+
+
+def test_a_full_disk_keeps_nothing_and_says_so(tmp_path: Path) -> None:
+    store = Store(tmp_path / "mynah.db")
+    user = add_person(store)
+    before = thumb(store, user)
+    pages = store.database.value("PRAGMA page_count")
+    store.database.value(f"PRAGMA max_page_count = {pages}")
+    long = make_reply(user, "x" * 200_000)
+    with pytest.raises(NotSaved, match="disk refused"):
+        store.chats.add_replies([make_reply(user), long])
+    assert len(store.chats.all_replies(user.id)) == 1
+    store.database.value(f"PRAGMA max_page_count = {pages + 1000}")  # space again: all goes on
+    store.chats.add_replies([long])
+    assert store.acts.event(user.id, before).retracted_at is None
+    store.close()
+
+
+def test_an_endless_writer_elsewhere_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "PATIENCE", 0.05)
+    store = Store(tmp_path / "mynah.db")
+    other = sqlite3.connect(tmp_path / "mynah.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Busy):
+        add_person(store)
+    other.execute("ROLLBACK")
+    other.close()
+    add_person(store)
+    store.close()
+
+
+def test_a_transaction_is_all_or_nothing() -> None:
+    store = Store(None)
+    user = add_person(store)
+    with pytest.raises(ZeroDivisionError), store.database.transaction():
+        thumb(store, user)
+        _ = 1 / 0
+    assert store.acts.events(user.id) == [] and store.acts.label_count(user.id) == 0
+    assert store.acts.preferences(user.id) == []
+    store.close()
+
+
+def test_a_copy_is_whole_while_writes_go_on(tmp_path: Path) -> None:
+    store = Store(tmp_path / "mynah.db")
+    user = add_person(store)
+    thumb(store, user)
+    store.database.copy_to(tmp_path / "copy.db")
+    thumb(store, user)
+    store.close()
+    copy = Store(tmp_path / "copy.db")
+    assert copy.acts.label_count(user.id) == 1 and copy.database.check() == "ok"
+    copy.close()
+
+
+# ---- processes ----------------------------------------------------------------------------------------------------
+
+WRITER = """
+import sys
+from pathlib import Path
+from feedback.store import Store
+from tests.feedback.helpers import thumb
+store = Store(Path(sys.argv[1]))
+user = store.people.get(sys.argv[2])
+for _ in range(int(sys.argv[3])):
+    print(thumb(store, user), flush=True)
+store.close()
+"""
+
+
+def start_writer(path: Path, user: User, count: int) -> subprocess.Popen[str]:
+    """A process that acknowledges each act on its output once the store has returned."""
+    command = [sys.executable, "-c", WRITER, str(path), user.id, str(count)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_killed_writer_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    path = tmp_path / "mynah.db"
+    store = Store(path)
+    user = add_person(store)
+    random = np.random.default_rng(3)
+    for _ in range(cases(100)):
+        writer = start_writer(path, user, 1_000_000)
+        assert writer.stdout is not None
+        seen = [writer.stdout.readline().strip() for _ in range(random.integers(2, 30))]
+        os.kill(writer.pid, signal.SIGKILL)
+        seen += [line.strip() for line in writer.stdout.read().splitlines() if len(line.strip()) == len(seen[0])]
+        writer.stdout.close()
+        writer.wait()
+        there = {event.id for event in store.acts.events(user.id)}
+        assert set(seen) <= there
+    # every event has its label and its reply: nothing was kept by halves
+    assert store.acts.label_count(user.id) == len(store.acts.events(user.id)) == len(store.chats.all_replies(user.id))
+    assert store.database.check() == "ok"
+    store.close()
+
+
+def test_several_processes_write_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "mynah.db"
+    store = Store(path)
+    user = add_person(store)
+    writers = [start_writer(path, user, 25) for _ in range(3)]
+    mine = [thumb(store, user) for _ in range(25)]
+    theirs = [line for writer in writers for line in writer.communicate()[0].split()]
+    assert all(writer.returncode == 0 for writer in writers)
+    assert {event.id for event in store.acts.events(user.id)} == {*mine, *theirs}
+    seqs = [preference.seq for preference, _ in store.acts.preferences(user.id)]
+    assert seqs == list(range(1, 101))  # the counter never gave a number twice
+    store.close()
+
+
+# ---- damage -------------------------------------------------------------------------------------------------------
+
+
+def filled(path: Path) -> int:
+    """A database of some hundred pages in one file; its size."""
+    store = Store(path)
+    for name in ("ada", "bob"):
+        user = add_person(store, name)
+        for _ in range(30):
+            thumb(store, user)
+    store.close()
+    return path.stat().st_size
+
+
+def use(path: Path) -> str:
+    """Open it as a server does, and read and write all over it; what SQLite's check says."""
+    store = Store(path)
+    try:
+        store.database.require_sound()
+        for user in store.people.all():
+            list(store.acts.events(user.id))
+            store.acts.preferences(user.id)
+            store.chats.all_replies(user.id)
+        thumb(store, add_person(store, "eve"))
+        return store.database.check()
+    finally:
+        store.close()
+
+
+@pytest.mark.parametrize("harm", ["flipped", "truncated"])
+def test_a_damaged_database_is_refused_in_words(tmp_path: Path, harm: str) -> None:
+    """Wherever the damage is: SQLite finds it, or it is within a text, where a changed letter is another text."""
+    path, random = tmp_path / "mynah.db", np.random.default_rng(5)
+    size = filled(path)
+    whole, refused = path.read_bytes(), 0
+    for _ in range(cases(100)):
+        for rest in tmp_path.glob("mynah.db*"):
+            rest.unlink()
+        place = int(random.integers(100, size))
+        block = bytes(random.integers(0, 256, 64, dtype=np.uint8))
+        path.write_bytes(whole[:place] if harm == "truncated" else whole[:place] + block + whole[place + 64 :])
+        try:
+            verdict = use(path)
+        except CorruptFile as error:
+            refused += "is damaged" in error.message and "app.py restore" in error.message
+        except ValueError:  # a text that is no longer JSON or no longer text
+            assert harm == "flipped"
+        else:
+            assert harm == "flipped" or verdict != "ok", f"cut to {place} of {size} bytes"
+    assert refused >= cases(100) * (1.0 if harm == "truncated" else 0.2)
