@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fastapi import FastAPI
@@ -22,7 +23,9 @@ def world(base_files: BaseFiles, loaded_policy: Policy, tmp_path_factory: pytest
     folder = tmp_path_factory.mktemp("security")
     config = settings(own_models(base_files, folder / "models"), folder / "data", max_tokens=4)
     mynah = open_mynah(config, run_updates=False)
-    yield World(mynah, asyncio.run(_app(mynah)), loaded_policy)
+    with ThreadPoolExecutor(1) as thread:  # this thread's loop may be the browser tests' own
+        app = thread.submit(asyncio.run, _app(mynah)).result()
+    yield World(mynah, app, loaded_policy)
     mynah.close()
 
 
