@@ -17,6 +17,7 @@ Left out on purpose: promotion itself, which is a row in the store.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -54,6 +55,7 @@ from feedback.traits import Reading
 __all__ = ["Check", "Comparison", "GateConfig", "Sample", "draw_sample", "has_finite_weights", "run_gate"]
 
 Flags = NDArray[np.bool_]
+STRONGEST, GENTLEST = 0.5, 0.95  # factors of B when its form asks for less of it
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,20 @@ class Sample:
     def finite(self) -> bool:
         """Whether every log-probability is a number."""
         return all(bool(torch.isfinite(t).all()) for t in (*self.logprobs, *self.ref_logprobs))
+
+    def joined(self, other: Sample) -> Sample:
+        """These replies and then the other's to the same prompts."""
+        return Sample(
+            [mine.joined(more) for mine, more in zip(self.groups, other.groups, strict=True)],
+            [_below(*pair) for pair in zip(self.logprobs, other.logprobs, strict=True)],
+            [_below(*pair) for pair in zip(self.ref_logprobs, other.ref_logprobs, strict=True)],
+        )
+
+
+def _below(first: Tensor, second: Tensor) -> Tensor:
+    """Two (R, T) below one another, as wide as the wider, 0 where there is nothing."""
+    width = max(first.shape[1], second.shape[1])
+    return torch.cat([torch.nn.functional.pad(each, (0, width - each.shape[1])) for each in (first, second)])
 
 
 def draw_sample(
@@ -132,9 +148,25 @@ class Comparison:
 
     def form(self, config: GateConfig) -> list[Check]:
         """The checks of endings and subject."""
+        return self._form(self.mine, config)
+
+    def shrinking(self, config: GateConfig, spare: float) -> float:
+        """By what to multiply B so that endings and subject should pass with `spare` to spare; 1 if they do now.
+
+        Taken for granted is that what a taste costs in form grows like the KL, with the square of B.
+        """
+        factor = 1.0
+        for check, unmoved in zip(self.form(config), self._form(self.base, config), strict=True):
+            allowed = check.bound - spare
+            if check.value > allowed:
+                room = max(allowed - unmoved.value, 0.0) / (check.value - unmoved.value)
+                factor = min(factor, math.sqrt(room), GENTLEST)
+        return max(factor, STRONGEST)
+
+    def _form(self, reads: Sequence[Read], config: GateConfig) -> list[Check]:
         return [
-            check_endings(*self.endings(self.mine), *self.endings(self.base), config),
-            check_subject(self.off_subject(self.mine), self.off_subject(self.base), config),
+            check_endings(*self.endings(reads), *self.endings(self.base), config),
+            check_subject(self.off_subject(reads), self.off_subject(self.base), config),
         ]
 
     def broken(self, read: Read) -> Flags:

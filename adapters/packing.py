@@ -46,6 +46,16 @@ class Group:
             [self.trunks[i] for i in keep],
         )
 
+    def joined(self, other: Group) -> Group:
+        """The same prompt with these replies and then the other's."""
+        return Group(
+            self.prompt,
+            self.replies + other.replies,
+            self.ended + other.ended,
+            self.prompt_trunk,
+            self.trunks + other.trunks,
+        )
+
 
 @dataclass(frozen=True)
 class PackedBatch:

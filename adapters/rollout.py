@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from adapters.decoding import Generation, Sampling
 from adapters.packing import Group
 from adapters.policy import Policy
 
-ROWS = 32  # replies written at once: more gain little on two cores and cost memory
+ROWS = 72  # replies written at once: more tokens a second than in smaller batches, memory for their caches allowing
 
 
 def roll_out(
@@ -24,7 +25,8 @@ def roll_out(
     Prompts of like length are written together, which saves padding; the result is in the order of the prompts. The
     seed of every batch follows from `sampling.seed` and its place, so the same call gives the same replies.
     """
-    at_once = max(1, ROWS // copies)
+    calls = math.ceil(len(prompts) / max(1, ROWS // copies))
+    at_once = math.ceil(len(prompts) / max(1, calls))  # evenly: a small last batch takes nearly as long as a full one
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     groups: dict[int, Group] = {}
     for start in range(0, len(order), at_once):

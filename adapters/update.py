@@ -45,8 +45,8 @@ from feedback.reward_head import RewardHead
 
 ADAPTER = "candidate"
 KL_SHARE = 0.95  # of the gate's budget: a candidate beyond it is drawn back towards the base before it is judged
-SCALINGS = 3  # at most, after a stage
-DRAWN_BACK, SPARE = 0.85, 0.02  # factor of B, and distance to the gate's bounds, when replies end badly or wander off
+SCALINGS = 2  # at most, after a stage
+SPARE = 0.02  # distance to the gate's bounds of form that half of the replies must keep, so that all pass
 LEAST_SHARE = 0.85  # of that: a candidate that falls shorter goes further the same way
 KL_PROMPTS = 8  # gate prompts to estimate a KL on before anything is written
 
@@ -56,6 +56,7 @@ class Update:
 
     def __init__(self, run: JobRun, job: JobSpec, policy: Policy) -> None:
         self.run, self.job, self.policy, self.config = run, job, policy, job.config
+        self.halves: dict[Stage, Sample] = {}  # half of the replies to the gate prompts, after a stage
         self.sample: Sample | None = None  # the candidate's replies to all gate prompts, once drawn
         self.latents = latents_for(job.base, policy)
         population = load_population(len(self.latents.directions))
@@ -113,7 +114,7 @@ class Update:
         else:
             self.policy.new_adapter(ADAPTER)
             self._learn_from_base()
-        self._finish("warm_start", max(1, self.config.gate.measured.replies // 2))
+        self._finish("warm_start")
 
     def ppo(self) -> None:
         """Go on-policy with fresh replies; what adds nothing is not kept."""
@@ -146,7 +147,7 @@ class Update:
             checkpoint=self.run.checkpoint / "batches",
             on_batch=on_batch,
         )
-        self._finish("ppo", self.config.gate.measured.replies)
+        self._finish("ppo")
 
     def gate(self) -> None:
         """Judge the candidate and leave the result; the checks come last."""
@@ -201,28 +202,36 @@ class Update:
         )
         self._reach_budget()
 
-    def _finish(self, stage: Stage, replies: int) -> None:
+    def _finish(self, stage: Stage) -> None:
         """Scale the candidate to the KL budget, report its win rate so far, and mark the stage as finished.
 
         What PPO made is kept only if it wins more often than what it started from, by the head that both learned from.
         """
         if has_finite_weights(self.policy, ADAPTER):
-            sample = self._draw(replies)
-            self.sample = sample if stage == "ppo" else None
-            pair = Comparison(self.judge, self.base.prompts, sample.groups)
-            metrics = {
-                "win_rate/judge": pair.win_rate(self.job.judge_head),
-                "win_rate/head": pair.win_rate(self.job.train_head),
-                "win_rate/kl": sample.kl,
-            }
+            half = self._settled_half()
+            metrics = self._win_rates(half)
             if stage == "ppo" and metrics["win_rate/head"] <= self._won("warm_start"):
                 self.policy.drop_adapter(ADAPTER)
                 self.policy.load_adapter(ADAPTER, self.run.checkpoint / "warm_start")
-                self.sample, metrics["win_rate/kept"] = self._draw(replies), 0.0
+                self.sample = self._completed(self.halves.get("warm_start") or self._half(0))
+                metrics["win_rate/kept"] = 0.0
+            elif stage == "ppo":
+                self.sample = self._completed(half)
+                metrics = self._win_rates(self.sample)
+            self.halves[stage] = half
             steps = [row["step"] for row in self.run.journal.rows if row["stage"] == stage]
             self.run.tell(stage, 1.0, max(steps, default=0) + 1, metrics)
         with whole_folder(self.run.checkpoint / stage) as draft:
             fill(draft, self.policy.adapter_state(ADAPTER), self.policy.lora_config(), {})
+
+    def _win_rates(self, sample: Sample) -> dict[str, float]:
+        """How often the candidate wins against the base, by both heads, and how far from it it is."""
+        pair = self._comparison(sample)
+        return {
+            "win_rate/judge": pair.win_rate(self.job.judge_head),
+            "win_rate/head": pair.win_rate(self.job.train_head),
+            "win_rate/kl": sample.kl,
+        }
 
     def _won(self, stage: Stage) -> float:
         """The win rate that was measured after a stage, 0 if none was."""
@@ -243,43 +252,59 @@ class Update:
             moved = sum(float((e.ref_logprobs - p).sum()) for e, p in zip(entries, logprobs, strict=True)) / tokens
             if not math.isfinite(moved) or abs(moved / self.budget - 1) < 0.05:
                 break
-            self._scale(moved, most=4.0)
+            scale_b(self.policy, ADAPTER, min(self._towards_budget(moved), 4.0))
 
-    def _draw(self, replies: int) -> Sample:
-        """The candidate's replies to the gate prompts, B being scaled (SCALINGS times at most) until their KL is within
-        the budget and not much below it, and endings and subject are as sound as the gate will ask. What goes on from a
-        parent's weights, or was drawn back, is not lengthened, nor is the last but one sample: the last is judged."""
+    def _settled_half(self) -> Sample:
+        """Half of the candidate's replies to the gate prompts, B being scaled until their KL is within the budget and
+        not much below it, and endings and subject are as sound as the gate will ask. What goes on from a parent's
+        weights, or was drawn back for its form, is not lengthened, nor is the last but one: the last is taken as is."""
         least = LEAST_SHARE if self.config.start == "fresh" else 0.0
         for tries in range(SCALINGS + 1):
-            sample = draw_sample(
-                self.policy, ADAPTER, self.base.prompts, replies, self.config.gate.measured, self.job.seed
-            )
-            if tries == SCALINGS or not sample.finite:
+            half = self._half(0)
+            if tries == SCALINGS or not half.finite:
                 break
-            if sample.kl > self.budget:
-                self._scale(sample.kl, most=1.0)
-            elif not self._sound(sample):
-                scale_b(self.policy, ADAPTER, DRAWN_BACK)
-                least = 0.0
-            elif sample.kl < least * self.budget and tries < SCALINGS - 1:
-                self._scale(sample.kl, most=1.5)
+            sound = self._comparison(half).shrinking(self.config.gate, SPARE)
+            if half.kl > self.budget or sound < 1.0:
+                scale_b(self.policy, ADAPTER, min(sound, self._towards_budget(half.kl)))
+                least = least if sound == 1.0 else 0.0
+            elif half.kl < least * self.budget and tries < SCALINGS - 1:
+                scale_b(self.policy, ADAPTER, min(self._towards_budget(half.kl), 1.5))
             else:
                 break
+        return half
+
+    def _completed(self, half: Sample) -> Sample:
+        """What the gate will judge by: this half and the other. Where both together would fail its check of distance or
+        of form, the candidate is drawn back and both are drawn anew."""
+        sample = self._with_rest(half)
+        if sample.finite:
+            factor = self._comparison(sample).shrinking(self.config.gate, 0.0)
+            if sample.kl > self.budget / KL_SHARE:
+                factor = min(factor, self._towards_budget(sample.kl))
+            if factor < 1.0:
+                scale_b(self.policy, ADAPTER, factor)
+                sample = self._with_rest(self._half(0))
         return sample
 
-    def _sound(self, sample: Sample) -> bool:
-        """Whether the gate's checks of form pass with a little to spare, so that other replies pass them too."""
-        pair = Comparison(self.judge, self.base.prompts, sample.groups)
-        checks = pair.form(self.config.gate)
-        return all(check.value <= check.bound - SPARE for check in checks)
+    def _with_rest(self, half: Sample) -> Sample:
+        return half.joined(self._half(1)) if self.config.gate.measured.replies > 1 else half
 
-    def _scale(self, kl: float, most: float) -> None:
-        """Scale B, up to `most` times, so that a KL of `kl` should come to lie a little within the budget.
+    def _half(self, which: int) -> Sample:
+        """The candidate's replies to the gate prompts: the first half of them (0) or the second (1)."""
+        measured = self.config.gate.measured
+        first = (measured.replies + 1) // 2
+        replies = measured.replies - first if which else first
+        return draw_sample(self.policy, ADAPTER, self.base.prompts, replies, measured, self.job.seed + 2 * which)
+
+    def _comparison(self, sample: Sample) -> Comparison:
+        return Comparison(self.judge, self.base.prompts, sample.groups)
+
+    def _towards_budget(self, kl: float) -> float:
+        """By what to multiply B so that a KL of `kl` should come to lie a little within the budget.
 
         What an adapter adds is linear in B, and the KL grows with its square.
         """
-        factor = 0.98 * math.sqrt(self.budget / max(kl, 1e-5))
-        scale_b(self.policy, ADAPTER, min(max(factor, 0.1), most))
+        return max(0.98 * math.sqrt(self.budget / max(kl, 1e-5)), 0.1)
 
     def _value_head(self, score: Scorer) -> ValueHead:
         """A value head fitted on the pool, before the first rollout."""

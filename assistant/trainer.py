@@ -96,6 +96,7 @@ class Trainer:
             if self._stop.is_set() or give_way() or self.chatting():
                 code = process.pause(PATIENCE_SECONDS)
                 break
+            process.use_threads(self._threads(process))
         if code == worker.FAILED:
             log.warning("The shared pool was not built: %s", read_report(job).reason)
         remove(job)
@@ -139,7 +140,7 @@ class Trainer:
 
     def _watch(self, update: Update, progress: Progress) -> int:
         """Run the worker to its end, or until the server stops or the update is cancelled; its exit code."""
-        process = WorkerProcess(self._jobs / update.id, self._threads(), self._nice)
+        process = WorkerProcess(self._jobs / update.id, self._cores, self._nice)
         seen: Any = None
         try:
             while (code := process.wait(POLL_SECONDS)) is None:
@@ -147,7 +148,7 @@ class Trainer:
                     return process.pause(PATIENCE_SECONDS)
                 if self._now(update).state not in LIVE_STATES:
                     return process.cancel(PATIENCE_SECONDS)
-                process.use_threads(self._threads())
+                process.use_threads(self._threads(process))
                 report = read_report(process.job)
                 if (said := (report.progress, report.eta_seconds, report.metrics["step"])) != seen:
                     seen = said
@@ -209,6 +210,7 @@ class Trainer:
         except NotFound:
             return replace(update, state="cancelled")
 
-    def _threads(self) -> int:
-        """Half the processor while somebody chats."""
-        return max(1, self._cores // 2) if self.chatting() else self._cores
+    def _threads(self, process: WorkerProcess) -> int:
+        """What other programs leave free of the processor; half of it at most while somebody chats."""
+        free = process.free_cores(self._cores)
+        return min(free, max(1, self._cores // 2)) if self.chatting() else free

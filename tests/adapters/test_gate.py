@@ -121,18 +121,22 @@ def test_variety_compares_texts_cut_to_the_same_length() -> None:
     assert distinct_pairs([read("same old text"), read("same old text")], [read("x y z"), read("x y z")]) == 0.5
 
 
+def read_of(texts: list[str], features: np.ndarray, ended: bool = False) -> Read:
+    """Replies to one prompt, all on the subject."""
+    nothing = np.zeros(len(texts))
+    return Read(texts, [ended] * len(texts), features, nothing + 1, nothing, nothing, nothing)
+
+
+def compared(mine: list[Read], base: list[Read]) -> Comparison:
+    """A comparison of what was read before."""
+    made = Comparison.__new__(Comparison)
+    made.mine, made.base, made.floor = mine, base, 0.0
+    return made
+
+
 def comparison(mine: list[np.ndarray], base: list[np.ndarray]) -> Comparison:
     """A comparison of replies given by their features alone, all of them sound."""
-    made = Comparison.__new__(Comparison)
-
-    def read(features: np.ndarray) -> Read:
-        nothing = np.zeros(len(features))
-        return Read(
-            ["Fine."] * len(features), [False] * len(features), features, nothing + 1, nothing, nothing, nothing
-        )
-
-    made.mine, made.base, made.floor = [read(f) for f in mine], [read(f) for f in base], 0.0
-    return made
+    return compared(*([read_of(["Fine."] * len(f), f) for f in side] for side in (mine, base)))
 
 
 def test_win_rate_and_certainty_by_hand(population: Population) -> None:
@@ -165,10 +169,42 @@ def test_a_broken_reply_loses_to_a_sound_one_whatever_the_taste(population: Popu
     assert pair.win_rate(head) == 1.0, "both are broken: the taste decides"
 
 
+def test_how_far_bad_form_asks_a_candidate_to_be_drawn_back() -> None:
+    sound, ending = "All of this is about bees.", "All of this is about"
+    config = replace(CONFIG, bad_endings=0.08, off_subject=0.08)
+
+    def pair(broken: int, spare: float = 0.0) -> float:
+        texts = [ending] * broken + [sound] * (10 - broken)
+        mine, base = (read_of(side, np.zeros((10, 1)), ended=True) for side in (texts, [sound] * 10))
+        return compared([mine], [base]).shrinking(config, spare)
+
+    assert pair(0) == 1.0, "nothing is wrong"
+    assert pair(1) == pytest.approx((0.08 / 0.1) ** 0.5), "a tenth is bad, .08 may: what is bad grows with the square"
+    assert pair(1, spare=0.02) == pytest.approx((0.06 / 0.1) ** 0.5)
+    assert pair(10) == 0.5, "never by more than half at once"
+
+
 def test_kl_is_the_mean_log_ratio_a_token() -> None:
     group = Group([1], [[5, 6], [7]], [True, True], torch.zeros(1, 1), [])
     mine, base = torch.tensor([[-1.0, -2.0], [-3.0, 0.0]]), torch.tensor([[-2.0, -2.0], [-3.5, 0.0]])
     assert Sample([group], [mine], [base]).kl == pytest.approx(1.5 / 3)
+
+
+def test_two_halves_of_a_sample_are_read_as_one() -> None:
+    first = Group([1], [[5, 6], [7]], [True, False], torch.zeros(1, 1), [torch.zeros(1, 1), torch.zeros(0, 1)])
+    second = Group([1], [[8, 9, 3]], [True], torch.zeros(1, 1), [torch.zeros(2, 1)])
+    halves = [
+        Sample([group], [log_ratio], [torch.zeros_like(log_ratio)])
+        for group, log_ratio in (
+            (first, torch.tensor([[1.0, 2.0], [3.0, 0.0]])),
+            (second, torch.tensor([[1.0, 1.0, 1.0]])),
+        )
+    ]
+    both = halves[0].joined(halves[1])
+    assert both.groups[0].replies == [[5, 6], [7], [8, 9, 3]] and both.groups[0].ended == [True, False, True]
+    assert [len(trunk) for trunk in both.groups[0].trunks] == [1, 0, 2]
+    assert both.logprobs[0].tolist() == [[1.0, 2.0, 0.0], [3.0, 0.0, 0.0], [1.0, 1.0, 1.0]]
+    assert both.kl == pytest.approx((6.0 + 3.0) / 6)
 
 
 def test_provoking_prompts_cover_all_subjects_early() -> None:
