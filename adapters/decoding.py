@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from feedback.errors import InvalidInput
 
 CACHE_BLOCK = 64
+PREFILL_ROWS = 8  # prompts read at once: more gain nothing, and long ones among them make all of them long
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class GrowingLayer(DynamicLayer):
         if not self._store or self._store[0].shape[-2] < have + new:
             room = -(-(have + new) // CACHE_BLOCK) * CACHE_BLOCK + CACHE_BLOCK
             grown = [
-                state.new_empty((*state.shape[:-2], room, state.shape[-1])) for state in (key_states, value_states)
+                state.new_zeros((*state.shape[:-2], room, state.shape[-1])) for state in (key_states, value_states)
             ]
             for buffer, old in zip(grown, (self.keys, self.values), strict=True):
                 if have:
@@ -77,6 +79,12 @@ class GrowingLayer(DynamicLayer):
             buffer[..., have : have + new, :] = state
         self.keys, self.values = (buffer[..., : have + new, :] for buffer in self._store)
         return self.keys, self.values
+
+    @property
+    def blocks(self) -> tuple[Tensor, Tensor]:
+        """Keys and values with the room that is left, zeros there: contiguous, so that products copy nothing."""
+        keys, values = self._store
+        return keys, values
 
     def select(self, rows: Tensor) -> None:
         """Keep (or repeat) the given batch rows."""
@@ -170,25 +178,28 @@ class Generation:
         return [torch.stack(c) if c else self.prompt_trunks[0].new_empty((0, width)) for c in columns]
 
     def _prefill(self, model: Stepper) -> Tensor:
+        """Read the prompts, those of like length together, and put their caches side by side, padded on the left."""
         longest = int(self._lengths.max())
-        ids = torch.zeros((len(self.prompts), longest), dtype=torch.long)
-        real = torch.zeros((len(self.prompts), longest), dtype=torch.long)
-        for row, prompt in enumerate(self.prompts):  # padded on the left, so that all end together
-            ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
-            real[row, longest - len(prompt) :] = 1
-        ids, real = ids.to(model.device), real.to(model.device)
-        padded = bool((real == 0).any())
-        positions = (real.cumsum(1) - 1).clamp(min=0)
-        self._cache = Cache(layers=[GrowingLayer() for _ in range(model.depth)])
-        logits, trunk = model.step(ids, real if padded else None, positions, self._cache)
-        self.prompt_trunks = [trunk[row, longest - len(p) :] for row, p in enumerate(self.prompts)]
-        rows = torch.arange(len(self.prompts), device=model.device).repeat_interleave(self.copies)
-        if self.copies > 1:
+        order = sorted(range(len(self.prompts)), key=lambda row: len(self.prompts[row]))
+        caches, logits, trunks = list[Cache](), list[Tensor](), dict[int, Tensor]()
+        for start in range(0, len(order), PREFILL_ROWS):
+            part = order[start : start + PREFILL_ROWS]
+            cache = Cache(layers=[GrowingLayer() for _ in range(model.depth)])
+            last, trunk = model.step(*_padded([self.prompts[row] for row in part], model.device), cache)
+            trunks |= {row: trunk[at, trunk.shape[1] - len(self.prompts[row]) :] for at, row in enumerate(part)}
+            caches.append(cache)
+            logits.append(last)
+        self.prompt_trunks = [trunks[row] for row in range(len(self.prompts))]
+        copies = torch.arange(len(self.prompts)).repeat_interleave(self.copies)
+        rows = torch.tensor(order).argsort()[copies].to(model.device)
+        self._cache = _side_by_side(caches, longest)
+        if len(rows) > 1:
             self._select(rows)
-        self._mask = real[rows] if padded else None
-        self._lengths = self._lengths.to(model.device)[rows]
+        real = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in self.prompts])
+        self._mask = real[copies].to(model.device) if bool((real == 0).any()) else None
+        self._lengths = self._lengths[copies].to(model.device)
         self._sums = trunk.new_zeros((len(rows), trunk.shape[-1]), dtype=torch.float32)
-        return logits[rows]
+        return torch.cat(logits)[rows]
 
     def _next(self, model: Stepper) -> Tensor:
         assert self._cache is not None and self._sums is not None
@@ -219,6 +230,31 @@ class Generation:
         for layer in self._cache.layers:
             assert isinstance(layer, GrowingLayer)
             layer.select(rows)
+
+
+def _padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Prompts of different lengths as ids, a mask unless all are equally long, and positions; padded on the left."""
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    real = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    return ids, real if bool((real == 0).any()) else None, (real.cumsum(1) - 1).clamp(min=0)
+
+
+def _side_by_side(caches: Sequence[Cache], longest: int) -> Cache:
+    """The rows of several caches in one, each padded on the left to `longest`; takes them apart on the way."""
+    if len(caches) == 1:
+        return caches[0]
+    whole = Cache(layers=[GrowingLayer() for _ in caches[0].layers])
+    for place, layer in enumerate(whole.layers):
+        parts = [cache.layers[place] for cache in caches]
+        keys, values = (
+            torch.cat([F.pad(state, (0, 0, longest - state.shape[2], 0)) for state in states])
+            for states in ([part.keys for part in parts], [part.values for part in parts])
+        )
+        layer.update(keys, values)
+        for cache in caches:
+            cache.layers[place] = GrowingLayer()
+    return whole
 
 
 def sample(logits: Tensor, temperature: float, top_p: float, draws: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from transformers.cache_utils import Cache
 
 from adapters.attention import use_grouped_attention
 from adapters.base_model import BaseFiles, load_base
+from adapters.lean import lean_step_for
 from adapters.logprobs import selected_logprobs
 from adapters.packing import Group, PackedBatch
 from adapters.rendering import ChatMessage, Renderer
@@ -91,6 +92,7 @@ class Policy:
         self._top_layers = nn.ModuleList([_Skip() for _ in range(self.split)] + list(self._all_layers[self.split :]))
         self._tap: Tensor | None = None
         self._all_layers[self.split].register_forward_pre_hook(self._remember_trunk, with_kwargs=True)
+        self._lean = lean_step_for(model, self.split)
         self._peft: PeftModel | None = None
         self._on: str | None = None
 
@@ -168,6 +170,8 @@ class Policy:
         assert self._peft is not None
         self.use(None)
         self._peft.delete_adapter(name)
+        if self._lean is not None:
+            self._lean.forget(name)
         self._activate([])  # PEFT turns on some other adapter after a deletion
 
     @property
@@ -243,6 +247,9 @@ class Policy:
     @torch.inference_mode()
     def step(self, ids: Tensor, mask: Tensor | None, positions: Tensor, cache: Cache) -> tuple[Tensor, Tensor]:
         """A forward with a cache: (B, T) ids → last logits (B, V) fp32, trunk activations (B, T, H)."""
+        if self._lean is not None and ids.shape[1] == 1:
+            hidden, trunk = self._lean(ids, mask, positions, cache, self._on)
+            return self._logits(hidden), trunk
         out = self.decoder(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
         )

@@ -1,4 +1,4 @@
-"""How often something may be tried: counts by name or address within the last quarter of an hour.
+"""How often something may be tried: counts by name, address or person within the last minutes.
 
 Left out on purpose: keeping the counts over a restart, and telling a proxy's visitors apart, which is the HTTP server's
 business (it believes X-Forwarded-For from this machine only).
@@ -19,10 +19,10 @@ REMEMBERED = 10_000  # names or addresses whose attempts are counted at once: bo
 
 
 class Attempts:
-    """Attempts by key within the last quarter of an hour, and no more than `limit` of them. words: what there were."""
+    """Attempts by key within the last `window` seconds, and no more than `limit` of them. words: what there were."""
 
-    def __init__(self, clock: Callable[[], float], limit: int, words: str) -> None:
-        self._clock, self._limit, self._words = clock, limit, words
+    def __init__(self, clock: Callable[[], float], limit: int, words: str, window: float = WINDOW_SECONDS) -> None:
+        self._clock, self._limit, self._words, self._window = clock, limit, words, window
         self._lock = threading.Lock()
         self._times: dict[str, deque[float]] = {}
 
@@ -31,14 +31,16 @@ class Attempts:
         with self._lock:
             at = self._clock()
             times = self._times.setdefault(key, deque())
-            while times and times[0] <= at - WINDOW_SECONDS:
+            while times and times[0] <= at - self._window:
                 times.popleft()
             if len(times) >= self._limit:
-                wait = int(times[0] + WINDOW_SECONDS - at) + 1
+                wait = int(times[0] + self._window - at) + 1
+                if self._window <= 60:
+                    raise Busy(f"{self._words}; try again in {wait} s.", retry_after=wait)
                 raise Busy(f"{self._words}; try again in {-(-wait // 60)} minutes.", retry_after=wait)
             times.append(at)
             if len(self._times) > REMEMBERED:
-                self._times = {k: t for k, t in self._times.items() if t and t[-1] > at - WINDOW_SECONDS}
+                self._times = {k: t for k, t in self._times.items() if t and t[-1] > at - self._window}
                 while len(self._times) > REMEMBERED:
                     self._times.pop(next(iter(self._times)))
 

@@ -19,6 +19,7 @@ from adapters.rendering import ChatMessage
 from assistant.asking import Asking
 from assistant.engine import Engine
 from assistant.learning import Learning
+from assistant.limits import Limits
 from assistant.messages import check_messages, check_text
 from assistant.requests import ChatRequest, Requests
 from assistant.trash import Trash
@@ -37,10 +38,12 @@ __all__ = ["Chat", "ChatRequest", "title_of"]
 class Chat:
     """Everybody's requests and conversations."""
 
-    def __init__(self, store: Store, engine: Engine, learning: Learning, *, max_tokens: int = 256) -> None:
+    def __init__(
+        self, store: Store, engine: Engine, learning: Learning, limits: Limits, *, max_tokens: int = 256
+    ) -> None:
         """max_tokens: of a reply, when a request does not say."""
         self._store = store
-        self._requests = Requests(store, engine, learning, max_tokens=max_tokens)
+        self._requests = Requests(store, engine, learning, limits, max_tokens=max_tokens)
         self.asking = Asking(store)
         self.trash = Trash(store)
         self._under_way: dict[str, Turn] = {}  # by conversation

@@ -90,6 +90,15 @@ class Config:
     max_waiting: int = field(
         default=64, metadata=about("requests that may wait for the model; more are answered 429", 1, 10_000)
     )
+    requests_per_minute: int = field(
+        default=120, metadata=about("requests to the model that one person may make in a minute", 1, 1_000_000)
+    )
+    storage_mb: int = field(
+        default=1000, metadata=about("megabytes that one person's chats, feedback and versions may take", 1, 10_000_000)
+    )
+    updates_per_day: int = field(
+        default=24, metadata=about("updates of one person that may begin within 24 hours", 1, 1000)
+    )
     threads: int = field(default=0, metadata=about("processor threads an update may use; 0 for all", 0, 1024))
     nice: int = field(
         default=19, metadata=about("how far updates stand back behind other programs; 0 not at all, 19 most", 0, 19)

@@ -25,6 +25,7 @@ from assistant.config import Config
 from assistant.engine import Engine
 from assistant.joining import Joining
 from assistant.learning import Learning
+from assistant.limits import Limits
 from assistant.lock import DataLock
 from assistant.preview import Previews
 from assistant.probation import stories
@@ -45,13 +46,16 @@ class Mynah:
         self.accounts = Accounts(store, config.session_days)
         self.versions = VersionFiles(config.adapters)
         self.engine = Engine(files, self.versions, max_waiting=config.max_waiting)
+        self.limits = Limits(store, self.versions, config)
         self.learning = Learning(store, self.engine)
-        self.chat = Chat(store, self.engine, self.learning, max_tokens=config.max_tokens)
+        self.chat = Chat(store, self.engine, self.learning, self.limits, max_tokens=config.max_tokens)
         self.settings = Settings(store, config, numbers)
-        self.updates = Updates(store, self.learning, self.engine, self.versions, files, config, settings=self.settings)
+        self.updates = Updates(
+            store, self.learning, self.engine, self.versions, files, config, settings=self.settings, limits=self.limits
+        )
         self.admins = Administration(store, self.accounts, self.engine.forget)
         self.joining = Joining(store, self.accounts, self.settings)
-        self.previews = Previews(store, self.engine, self.learning, max_tokens=config.max_tokens)
+        self.previews = Previews(store, self.engine, self.learning, self.limits, max_tokens=config.max_tokens)
 
     @classmethod
     def open(
@@ -111,6 +115,7 @@ class Mynah:
         receipt = remove_person(self.store, self.versions, self.config.jobs, user, by or user.id)
         self.previews.forget(user.id)
         self.engine.forget(user.id)
+        self.limits.forget(user.id)
         self.learning.forget(user.id)
         return receipt
 
@@ -121,6 +126,7 @@ class Mynah:
             self.learning.forget(user.id)
         self.previews.forget(user.id)
         self.engine.forget(user.id)
+        self.limits.forget(user.id)
         return receipt
 
     def export_person(self, user: User) -> bytes:

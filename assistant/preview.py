@@ -14,6 +14,7 @@ from threading import Lock, Thread
 
 from assistant.engine import Engine
 from assistant.learning import Learning
+from assistant.limits import Limits
 from assistant.messages import check_text
 from assistant.requests import ChatRequest, Requests
 from assistant.turn import Turn
@@ -79,9 +80,9 @@ class Preview:
 class Previews:
     """Everybody's previews: the newest one a person."""
 
-    def __init__(self, store: Store, engine: Engine, learning: Learning, *, max_tokens: int) -> None:
+    def __init__(self, store: Store, engine: Engine, learning: Learning, limits: Limits, *, max_tokens: int) -> None:
         self._store, self._max_tokens = store, max_tokens
-        self._requests = Requests(store, engine, learning, max_tokens=max_tokens)
+        self._requests = Requests(store, engine, learning, limits, max_tokens=max_tokens)
         self._previews: dict[str, Preview] = {}
         self._lock = Lock()
 

@@ -30,6 +30,7 @@ from assistant.arms import (
 )
 from assistant.engine import Ask, Engine
 from assistant.learning import Learning
+from assistant.limits import Limits
 from assistant.messages import check_messages
 from assistant.streaming import check_stops
 from assistant.turn import About, Judge, Keep, Part, Turn
@@ -74,9 +75,9 @@ class Wish:
 class Requests:
     """Everybody's requests."""
 
-    def __init__(self, store: Store, engine: Engine, learning: Learning, *, max_tokens: int) -> None:
+    def __init__(self, store: Store, engine: Engine, learning: Learning, limits: Limits, *, max_tokens: int) -> None:
         """max_tokens: of a reply, when a request does not say."""
-        self._store, self._engine, self._learning = store, engine, learning
+        self._store, self._engine, self._learning, self._limits = store, engine, learning, limits
         self._max_tokens = max_tokens
 
     def served(self, user: User) -> tuple[ArmName, int | None]:
@@ -86,7 +87,10 @@ class Requests:
         return arm, version.number if version and arm in ADAPTED else None
 
     def start(self, user: User, request: ChatRequest, keep: Keep) -> Turn:
-        """Begin to answer. keep: stores the replies. Raises InvalidInput, NotFound (a version), Conflict and Busy."""
+        """Begin to answer. keep: stores the replies.
+
+        Raises InvalidInput, NotFound (a version), Conflict, Busy and OverQuota.
+        """
         messages = check_messages(request.messages)
         wanted = check_arm(request.arm)
         _check_numbers(request)
@@ -95,6 +99,7 @@ class Requests:
         seed = secrets.randbelow(2**31) if request.seed is None else request.seed
         sampling = Sampling(request.temperature, request.top_p, request.max_tokens or self._max_tokens, seed)
         version = self._version(user, request.version, wanted)
+        self._limits.ask(user)
         engine = self._engine
         judge = Judge(self._learning.head(user.id), engine.population, engine.safety, engine.latents.subject_floor)
         parts = []

@@ -11,6 +11,7 @@ Left out on purpose: several updates at once; two cores do one well.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, time
@@ -152,6 +153,12 @@ def forecast(
     if free:
         return Forecast(0, 1, "within a minute", why)
     return Forecast(0, 1, _opening(schedule), why)
+
+
+def rest_of_the_day(wait_seconds: float) -> Forecast:
+    """What to tell somebody who had as many updates today as one person may have."""
+    hours = math.ceil(wait_seconds / 3600)
+    return Forecast(0, None, f"in {hours} h", "you had as many updates today as one person may have here")
 
 
 def _opening(schedule: Schedule) -> str:

@@ -117,6 +117,7 @@ def _run(mynah: Mynah, listener: socket.socket, address: str) -> None:
     import uvicorn
 
     from assistant.api.app import create_app
+    from assistant.api.punctual import PunctualProtocol, allow_many_connections
 
     class Server(uvicorn.Server):
         """Says so when it answers, and tells the updates when it ends."""
@@ -131,10 +132,12 @@ def _run(mynah: Mynah, listener: socket.socket, address: str) -> None:
             await super().shutdown(sockets)
 
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    allow_many_connections()
     settings = uvicorn.Config(
         create_app(mynah),
         log_config=None,
         access_log=False,
+        http=PunctualProtocol,
         timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
     )

@@ -25,6 +25,7 @@ from assistant import schedule as rules
 from assistant.config import Config
 from assistant.engine import Engine
 from assistant.learning import Learning
+from assistant.limits import Limits
 from assistant.schedule import Forecast, Labels, Machine, Schedule
 from assistant.settings import Settings
 from assistant.trainer import POLL_SECONDS, Progress, Trainer
@@ -51,8 +52,10 @@ class Updates:
         config: Config,
         numbers: UpdateConfig | None = None,
         settings: Settings | None = None,
+        limits: Limits | None = None,
     ) -> None:
         """numbers: of an update, where no settings are given that know them."""
+        self._limits = limits or Limits(store, versions, config)
         self._settings = settings or Settings(store, config, numbers)
         self._store, self._learning, self._engine, self._versions = store, learning, engine, versions
         self._wake, self._stop = threading.Event(), threading.Event()
@@ -76,7 +79,8 @@ class Updates:
     # ---- what people do -------------------------------------------------------------------------------------------
 
     def request(self, user: User, trigger: str = "asked") -> Update:
-        """Queue an update. Raises Conflict while one is under way and TooFewLabels."""
+        """Queue an update. Raises Conflict while one is under way, TooFewLabels, and OverQuota after many in a day."""
+        self._limits.train(user)
         update = queue_update(self._store, user, self._engine.base_id, self.numbers.as_dict(), trigger)
         self._wake.set()
         return update
@@ -106,6 +110,8 @@ class Updates:
         line = [update.user_id for update in rules.queue_order(self._live(), finished)]
         due = rules.in_turn(self._due(), finished)
         rivals = due.index(user.id) if user.id in due else 0
+        if user.id not in line and (wait := self._limits.training_wait(user.id)):
+            return rules.rest_of_the_day(wait)
         return rules.forecast(self.schedule, self._machine(), self._labels(user.id), line, user.id, rivals)
 
     # ---- the thread -----------------------------------------------------------------------------------------------
@@ -192,7 +198,11 @@ class Updates:
         """Everybody with enough new labels and nothing under way."""
         live = {update.user_id for update in self._store.versions.live_updates()}
         waiting = [user.id for user in self._store.people.all() if user.id not in live and not user.disabled]
-        return [user_id for user_id in waiting if not rules.labels_needed(self.schedule, self._labels(user_id))]
+        return [
+            user_id
+            for user_id in waiting
+            if not rules.labels_needed(self.schedule, self._labels(user_id)) and not self._limits.training_wait(user_id)
+        ]
 
     def _labels(self, user_id: str) -> Labels:
         last = self._store.versions.last_label(user_id, self._engine.base_id)

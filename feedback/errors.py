@@ -65,6 +65,12 @@ class Busy(MynahError, RuntimeError):
         self.retry_after = retry_after
 
 
+class OverQuota(Busy):
+    """One person has taken all that one person may have; others are served."""
+
+    code = "insufficient_quota"
+
+
 class NotSaved(MynahError, OSError):
     """The disk refused: nothing was kept, and the answer says so."""
 

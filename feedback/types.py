@@ -25,7 +25,12 @@ def new_id(prefix: str) -> str:
 
 def now() -> str:
     """The time in UTC as ISO 8601 with microseconds."""
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return stamp(datetime.now(UTC))
+
+
+def stamp(at: datetime) -> str:
+    """A time in UTC as it is kept, such that later times sort behind earlier ones."""
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True)

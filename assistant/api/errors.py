@@ -27,6 +27,7 @@ from feedback.errors import (
     NotSaved,
     NotSignedIn,
     NotSupported,
+    OverQuota,
     TooFewLabels,
 )
 
@@ -37,6 +38,7 @@ STATUS: dict[type[MynahError], int] = {
     Conflict: 409,
     TooFewLabels: 422,
     Busy: 429,
+    OverQuota: 429,
     NotSupported: 501,
     BaseModelError: 503,
     CorruptFile: 503,

@@ -68,6 +68,7 @@ def bring(body: Brought, mynah: Served, user: Caller, traffic: Counts, key: Key 
     """Bring feedback given elsewhere."""
 
     def work() -> dict[str, Any]:
+        mynah.limits.keep(user)
         acks = mynah.learning.bring(user, body.root)
         answers = [_ack(ack, traffic) for ack in acks]
         answer: dict[str, Any] = {

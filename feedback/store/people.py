@@ -50,6 +50,26 @@ class People:
         """Everybody, oldest account first."""
         return [_user(row) for row in self._db.rows("select * from users order by created_at, id")]
 
+    def bytes_kept(self, user_id: str) -> int:
+        """How much a person's chats, replies and feedback take, without what the database adds to it."""
+        columns = {
+            "replies": ("prompt", "text", "token_ids", "latent"),
+            "feedback": ("payload",),
+            "preferences": ("tiers", "features"),
+            "updates": ("metrics", "config", "gate"),
+        }
+        parts = [
+            f"select sum({' + '.join(f'length(cast({column} as blob))' for column in names)}) from {table} "
+            "where user_id = ?"
+            for table, names in columns.items()
+        ]
+        parts.append(
+            "select sum(length(cast(content as blob))) from messages join conversations on conversation_id = "
+            "conversations.id where user_id = ?"
+        )
+        total = " + ".join(f"coalesce(({part}), 0)" for part in parts)
+        return int(self._db.value(f"select {total}", [user_id] * len(parts)))
+
     def password_hash(self, user_id: str) -> str:
         """The stored hash. Raises NotFound."""
         found = self._db.value("select password_hash from users where id = ?", [user_id])

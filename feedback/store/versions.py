@@ -89,6 +89,13 @@ class Versions:
         )
         return {row["user_id"]: row["at"] for row in rows}
 
+    def begun_since(self, user_id: str, since: str) -> list[str]:
+        """When each of a person's updates began after `since`, oldest first."""
+        rows = self._db.rows(
+            "select started_at from updates where user_id = ? and started_at > ? order by started_at", [user_id, since]
+        )
+        return [row["started_at"] for row in rows]
+
     def set_progress(self, update_id: str, progress: float, eta: float | None, metrics: dict[str, Any]) -> None:
         """Keep what a running update last reported."""
         with self._db.transaction() as db:

@@ -13,8 +13,10 @@ from adapters.policy import Policy
 from adapters.rendering import ChatMessage
 from adapters.versions import VersionFiles
 from assistant.chat import Chat
+from assistant.config import Config
 from assistant.engine import Engine
 from assistant.learning import Learning
+from assistant.limits import Limits
 from feedback.store import Store
 from feedback.types import AdapterVersion, User, now
 
@@ -26,6 +28,7 @@ class Service:
     store: Store
     engine: Engine
     learning: Learning
+    limits: Limits
     chat: Chat
     ada: User
     bob: User
@@ -89,12 +92,12 @@ def maker(policy: Policy, version_files: VersionFiles) -> Maker:
 
 
 @pytest.fixture
-def service(store: Store, engine: Engine) -> Service:
+def service(store: Store, engine: Engine, version_files: VersionFiles) -> Service:
     """Two people, nothing said yet; replies are short."""
-    learning = Learning(store, engine)
-    chat = Chat(store, engine, learning, max_tokens=12)
+    learning, limits = Learning(store, engine), Limits(store, version_files, Config())
+    chat = Chat(store, engine, learning, limits, max_tokens=12)
     ada, bob = (store.people.add(name, name, "hash") for name in ("ada", "bob"))
-    return Service(store, engine, learning, chat, ada, bob)
+    return Service(store, engine, learning, limits, chat, ada, bob)
 
 
 def said(text: str) -> list[ChatMessage]:

@@ -55,6 +55,8 @@ def settings(models: Path, data: Path, gate: dict[str, Any] = OPEN_GATE, **chang
         "update_config": numbers,
         "threads": 1,
         "nice": 5,
+        "requests_per_minute": 100_000,
+        "updates_per_day": 1000,
     }
     return Config.build({**given, **changes}, {})
 

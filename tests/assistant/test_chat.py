@@ -464,6 +464,7 @@ def test_a_restart_serves_the_same(
     fresh = Engine(base_files, version_files)
     fresh.start()
     learning = Learning(store, fresh)
-    again = Chat(store, fresh, learning).start(service.ada, ChatRequest(SEA, "rerank", max_tokens=4, seed=1))
+    chat = Chat(store, fresh, learning, service.limits)
+    again = chat.start(service.ada, ChatRequest(SEA, "rerank", max_tokens=4, seed=1))
     assert again.replies()[0].text == before
     fresh.close()

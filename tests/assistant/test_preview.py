@@ -16,7 +16,7 @@ from tests.assistant.serving import wait_for
 
 @pytest.fixture
 def previews(service: Service) -> Previews:
-    return Previews(service.store, service.engine, service.learning, max_tokens=8)
+    return Previews(service.store, service.engine, service.learning, service.limits, max_tokens=8)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_an_example_of_a_version_that_went_meanwhile_is_not_kept(
 
 
 def test_a_trial_can_be_stopped(service: Service, version: str) -> None:
-    patient = Previews(service.store, service.engine, service.learning, max_tokens=400)
+    patient = Previews(service.store, service.engine, service.learning, service.limits, max_tokens=400)
     preview = patient.begin(service.ada, "Count as far as you can.", "base", version)
     wait_for(lambda: any(preview.texts))
     preview.stop()

@@ -171,7 +171,7 @@ def test_a_trial_goes_on_after_a_restart(service: Service, maker: Maker, tmp_pat
     def opened(store: Store) -> Service:
         learning = Learning(store, service.engine)
         ada = store.people.find("ada") or store.people.add("Ada", "ada", "hash")
-        chat = Chat(store, service.engine, learning)
+        chat = Chat(store, service.engine, learning, service.limits)
         return replace(service, store=store, learning=learning, chat=chat, ada=ada)
 
     before = opened(Store(path))

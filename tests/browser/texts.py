@@ -26,8 +26,8 @@ MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 # Modules whose errors a person can meet on a page, and functions that write sentences for people.
 SERVICES = [
     *(f"assistant/{name}.py" for name in (
-        "accounts", "administration", "attempts", "chat", "config", "engine", "joining", "learning", "messages",
-        "preview", "requests", "schedule", "settings", "trainer", "turns", "updates",
+        "accounts", "administration", "attempts", "chat", "config", "engine", "joining", "learning", "limits",
+        "messages", "preview", "requests", "schedule", "settings", "trainer", "turns", "updates",
     )),
     *(f"assistant/ui/{name}.py" for name in ("admin_page", "chat_page", "events", "live", "my_assistant", "verdicts")),
     *(f"assistant/ui/{name}.py" for name in ("session", "side_routes", "sign_in")),
@@ -42,9 +42,10 @@ SENTENCES = {
     "assistant/administration.py": {"", "_readable"},
     "assistant/evidence.py": {"_click"},
     "assistant/joining.py": {"", "__init__"},
+    "assistant/limits.py": {"__init__"},
     "assistant/probation.py": {"words", "stories", "_told", "_compared", "_liked", "_name"},
     "assistant/profile.py": {"changed_line", "_words"},
-    "assistant/schedule.py": {"may_start", "forecast", "_opening", "_others", "_labels"},
+    "assistant/schedule.py": {"may_start", "forecast", "rest_of_the_day", "_opening", "_others", "_labels"},
     "assistant/settings.py": {"__init__"},
     "assistant/trainer.py": {"_settle", "_crashed"},
     "assistant/turns.py": {"join"},

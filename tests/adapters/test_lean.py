@@ -1,0 +1,136 @@
+"""The lean decoding step says what transformers says, with and without an adapter, for one reply and for many."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from bitsandbytes.functional import _convert_weight_packed_for_cpu, has_avx512bf16
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+from adapters import lean
+from adapters.decoding import Generation, Sampling
+from adapters.lean import lean_step_for, pack
+from adapters.policy import Policy
+from tests.adapters.helpers import disturb, prompts
+
+
+def steps(
+    policy: Policy, copies: int, adapter: str | None, *, use: bool, count: int = 4
+) -> list[tuple[Tensor, Tensor]]:
+    """Logits and trunk of some steps after the prompts, always fed the same tokens. use: the lean step, or else not."""
+    kept, found = policy._lean, list[tuple[Tensor, Tensor]]()
+    batch = Generation(prompts(policy), copies, Sampling(0.0, 1.0, 8, 0), [])
+    policy.use(adapter)
+    try:
+        policy._lean = None
+        batch.step(policy)
+        policy._lean = kept if use else None
+        for number in range(count):
+            batch._last = torch.arange(len(batch.replies)) * 37 + 100 * number + 5
+            original = policy.step
+            batch.step(Watched(policy, original, found))  # type: ignore[arg-type]
+    finally:
+        policy._lean = kept
+    return found
+
+
+class Watched:
+    """A policy whose steps are kept."""
+
+    def __init__(self, policy: Policy, step: object, found: list[tuple[Tensor, Tensor]]) -> None:
+        self.device, self.depth, self._step, self._found = policy.device, policy.depth, step, found
+
+    def step(self, *arguments: object) -> tuple[Tensor, Tensor]:
+        self._found.append(self._step(*arguments))  # type: ignore[operator]
+        return self._found[-1]
+
+
+@pytest.mark.parametrize("adapter", [None, "mia"])
+def test_in_full_precision_it_is_the_same(exact: Policy, adapter: str | None) -> None:
+    exact.new_adapter("mia")
+    disturb(exact, "mia", seed=1)
+    for copies in (1, 4):
+        pairs = zip(steps(exact, copies, adapter, use=True), steps(exact, copies, adapter, use=False), strict=True)
+        for (logits, trunk), (other_logits, other_trunk) in pairs:
+            torch.testing.assert_close(logits, other_logits, atol=2e-3, rtol=1e-4)
+            torch.testing.assert_close(trunk, other_trunk, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("adapter", [None, "mia"])
+@pytest.mark.parametrize("copies", [1, 6])  # 3 rows go through the fused kernel, 18 do not
+def test_in_the_served_precision_it_is_as_near_as_bf16_allows(policy: Policy, adapter: str | None, copies: int) -> None:
+    policy.new_adapter("mia")
+    disturb(policy, "mia", seed=1)
+    pairs = zip(steps(policy, copies, adapter, use=True), steps(policy, copies, adapter, use=False), strict=True)
+    for (logits, trunk), (other_logits, other_trunk) in pairs:
+        mine, theirs = logits.log_softmax(-1), other_logits.log_softmax(-1)
+        assert float((theirs.exp() * (theirs - mine)).sum(-1).max()) < 0.03, "nats between the two distributions"
+        assert float((trunk - other_trunk).float().norm() / other_trunk.float().norm()) < 0.03
+
+
+def test_the_adapter_counts_as_it_is_now(policy: Policy) -> None:
+    policy.new_adapter("mia")
+    plain = steps(policy, 2, None, use=True)
+    for (logits, _), (other, _) in zip(steps(policy, 2, "mia", use=True), plain, strict=True):
+        torch.testing.assert_close(logits, other)
+    for parameter in policy.trainable("mia"):
+        with torch.no_grad():
+            parameter.add_(0.02)
+    policy.freeze("mia")
+    changed = steps(policy, 2, "mia", use=True)
+    assert not torch.allclose(changed[0][0], plain[0][0], atol=0.5)
+    disturb(policy, "mia", seed=2)
+    assert not torch.allclose(steps(policy, 2, "mia", use=True)[0][0], changed[0][0], atol=0.1)
+    policy.drop_adapter("mia")
+    policy.new_adapter("mia")
+    for (logits, _), (other, _) in zip(steps(policy, 2, "mia", use=True), plain, strict=True):
+        torch.testing.assert_close(logits, other)
+
+
+def test_no_more_stacks_are_kept_than_there_is_room_for(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lean, "STACKS_KEPT", 2)
+    for name in ("one", "two", "three"):
+        policy.new_adapter(name)
+        steps(policy, 1, name, use=True, count=1)
+    assert policy._lean is not None and list(policy._lean._stacks) == ["two", "three"]
+    policy.drop_adapter("three")
+    assert list(policy._lean._stacks) == ["two"]
+
+
+def test_the_kernels_order_of_weights(policy: Policy) -> None:
+    assert policy._lean is not None
+    for group in policy._lean._layers[3].groups:
+        packed, shape, absmax, _, _ = pack(group.modules)
+        theirs = []
+        for module in group.modules:
+            state = copy.deepcopy(module.weight.quant_state)
+            theirs.append(_convert_weight_packed_for_cpu(module.weight.data.clone(), state))
+        assert torch.equal(packed, torch.cat([weights for weights, _ in theirs]))
+        assert torch.equal(absmax, torch.cat([state.absmax for _, state in theirs], dim=1))
+        assert shape == [len(packed), group.modules[0].in_features]
+
+
+def test_the_fused_kernel_is_used_where_there_is_one(policy: Policy) -> None:
+    steps(policy, 1, None, use=True, count=1)
+    assert policy._lean is not None
+    group = policy._lean._layers[0].qkv
+    assert (group._packed is not None) == has_avx512bf16() == group._packs
+
+
+def test_other_models_are_left_to_transformers() -> None:
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+             "intermediate_size": 64, "vocab_size": 32}  # fmt: skip
+    plain = LlamaForCausalLM(LlamaConfig(**sizes))
+    assert lean_step_for(plain, 1) is not None
+    assert lean_step_for(LlamaForCausalLM(LlamaConfig(**sizes, attention_bias=True)), 1) is None
+    assert lean_step_for(LlamaForCausalLM(LlamaConfig(**sizes, hidden_act="gelu")), 1) is None
+    assert lean_step_for(Qwen2ForCausalLM(Qwen2Config(**sizes)), 1) is None
+
+    class Strange(nn.Linear):
+        pass
+
+    plain.model.layers[1].mlp.up_proj = Strange(64, 64, bias=False)
+    assert lean_step_for(plain, 1) is None

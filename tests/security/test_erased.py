@@ -1,0 +1,110 @@
+"""Somebody who left is nowhere: none of their text, no name, no number learned from them, in any file of the folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from adapters.base_model import BaseFiles
+from assistant.chat import ChatRequest
+from assistant.mynah import Mynah
+from feedback.types import User
+from tests.assistant.serving import PASSWORD, open_mynah, own_models, settings, teach
+
+NAME = "Zylophant"
+WORDS = {
+    "system": "Vexomorph",
+    "message": "Kwyjibozz",
+    "title": "Flumoxicon",
+    "comment": "Grumblewort",
+    "edit": "Snorkeldorf",
+    "preference": "Brillowand",
+    "liked": "Plimsowitch",
+    "unseen": "Quaggamire",
+}
+
+
+@pytest.fixture
+def mynah(base_files: BaseFiles, tmp_path: Path) -> Mynah:
+    config = settings(own_models(base_files, tmp_path / "models"), tmp_path / "data", max_tokens=4)
+    return open_mynah(config, run_updates=False)
+
+
+def live_a_little(mynah: Mynah, name: str, words: dict[str, str]) -> User:
+    """Everything that leaves a trace: chats, clicks of all kinds, imports, a key, a session, a version."""
+    user = mynah.accounts.add(name, PASSWORD)
+    mynah.accounts.sign_in(name, PASSWORD)
+    mynah.accounts.create_key(user)
+    conversation = mynah.chat.open(user, f"Answer like a {words['system']}.")
+    (reply, *_) = mynah.chat.send(user, conversation.id, f"What does a {words['message']} eat?").replies()
+    mynah.chat.rename(user, conversation.id, words["title"])
+    mynah.learning.thumb(user, reply.id, 1, ["tone"], f"Like a {words['comment']}.")
+    mynah.learning.edit(user, reply.id, f"It eats {words['edit']} and nothing else.")
+    mynah.learning.correct(user, "length", -0.75)
+    mynah.learning.bring(
+        user,
+        {
+            "messages": [{"role": "user", "content": f"Tell me of the {words['preference']}."}],
+            "replies": [f"A {words['liked']} is best.", "It is not known."],
+            "ranking": [[0], [1]],
+        },
+    )
+    mynah.chat.search(user, words["message"])
+    mynah.chat.start(
+        user, ChatRequest([{"role": "user", "content": words["unseen"]}], arm="rerank", learn=False)
+    ).replies()
+    teach(mynah, user, 12)
+    assert mynah.updates.run_here(user).state == "promoted"
+    mynah.updates.activate(user, "base")
+    mynah.updates.activate(user, "v1")
+    return user
+
+
+def numbers_of(mynah: Mynah, user: User) -> dict[str, bytes]:
+    """What was learned, as it lies on the disk."""
+    weights = mynah.versions.path(user.id, 1) / "adapter_model.safetensors"
+    head = mynah.learning.head(user.id)
+    return {
+        "head": head.mean[:4].tobytes(),
+        "covariance": head.cov[0, :4].tobytes(),
+        "weights": weights.read_bytes()[-64:],
+    }
+
+
+def found_in(folder: Path, wanted: dict[str, bytes]) -> dict[str, list[str]]:
+    """Which of these bytes are in which files, upper and lower case alike for text."""
+    found: dict[str, list[str]] = {}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            held = path.read_bytes()
+            folded = held.lower()
+            for what, piece in wanted.items():
+                if piece in held or piece.lower() in folded:
+                    found.setdefault(what, []).append(path.name)
+    return found
+
+
+def test_nothing_is_left_of_somebody_who_left(mynah: Mynah) -> None:
+    folder = mynah.config.data_dir
+    mynah.accounts.add("Keeper", PASSWORD, admin=True)
+    others = {what: word[::-1] for what, word in WORDS.items()}
+    stays = live_a_little(mynah, NAME[::-1], others)
+    user = live_a_little(mynah, NAME, WORDS)
+    texts = {what: word.encode() for what, word in WORDS.items()} | {"name": NAME.encode()}
+    wanted = texts | numbers_of(mynah, user)
+    try:
+        missing = set(wanted) - set(found_in(folder, wanted))
+        assert not missing, f"the scan is blind for {missing}"
+        before = numbers_of(mynah, stays)
+
+        receipt = mynah.remove_person(user)
+        assert receipt["adapters"] == 1 and receipt["rows"]["replies"] > 3
+        assert found_in(folder, wanted) == {}, "while the server goes on"
+        (after,) = mynah.chat.start(stays, ChatRequest([{"role": "user", "content": "Hello"}], arm="adapter")).replies()
+        assert after.version == 1 and numbers_of(mynah, stays) == before, "nobody else has lost anything"
+    finally:
+        mynah.close()
+    assert found_in(folder, wanted) == {}, "after its end"
+    kept = {what: word.encode() for what, word in others.items()} | before
+    assert set(found_in(folder, kept)) == set(kept)
