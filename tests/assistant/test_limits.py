@@ -101,6 +101,7 @@ def test_updates_in_a_day(service: Service, version_files: VersionFiles, clock: 
         assert limits.training_wait(service.ada.id) == 0.0, "what only waits has taken nothing"
         store.set_state(update.id, "running")
         store.set_state(update.id, "failed", "It was only a test.")
+    clock.today = datetime.now(UTC)
     with pytest.raises(OverQuota, match=r"2 updates within a day.*in 24 h") as refused:
         limits.train(service.ada)
     assert 86_000 < refused.value.retry_after <= 86_400
