@@ -62,18 +62,18 @@ class LeanStep:
         """(B, 1) ids, (B, L) mask of 0 and 1 or None, (B, 1) positions → hidden (B, H), trunk (B, 1, H)."""
         hidden = F.embedding(ids[:, 0], self._embedding.weight)
         cos, sin = self._rotary(hidden[:, None], positions)
-        hidden_places = None
+        masked = None
         if mask is not None:
-            hidden_places = (mask == 0)[:, None, None, :]
+            masked = (mask == 0)[:, None, None, :]
         stacks = self._stacks_of(adapter) if adapter is not None else None
         trunk = hidden
         for place, layer in enumerate(self._layers):
             if place == self._split:
                 trunk = hidden
-            low = stacks.layers[place] if stacks is not None else None
+            lora = stacks.layers[place] if stacks is not None else None
             kept = cache.layers[place]
             assert isinstance(kept, GrowingLayer)
-            hidden = layer(hidden, cos, sin, hidden_places, kept, low)
+            hidden = layer(hidden, cos, sin, masked, kept, lora)
         return _norm(hidden, self._norm), trunk[:, None]
 
     def forget(self, adapter: str) -> None:
@@ -114,14 +114,14 @@ class _Layer:
         hidden: Tensor,
         cos: Tensor,
         sin: Tensor,
-        hidden_places: Tensor | None,
+        masked: Tensor | None,
         kept: GrowingLayer,
-        low: list[_Low | None] | None,
+        lora: list[_Lora | None] | None,
     ) -> Tensor:
         """(B, H) → (B, H); appends to the layer's cache."""
         rows, width, heads, shared = len(hidden), self._width, self._heads, self._shared
-        low = low or [None] * 4
-        mixed = self.qkv(_norm(hidden, self._before), low[0])
+        lora = lora or [None] * 4
+        mixed = self.qkv(_norm(hidden, self._before), lora[0])
         turned = mixed[:, : (heads + shared) * width].view(rows, heads + shared, width)
         half = width // 2
         swapped = torch.cat([-turned[..., half:], turned[..., :half]], dim=-1)
@@ -131,13 +131,13 @@ class _Layer:
         keys, values = kept.blocks
         query = (turned[:, :heads] * self._scaling).view(rows, shared, heads // shared, width)
         scores = (query @ keys.transpose(-1, -2))[..., :length]
-        if hidden_places is not None:
-            scores = scores.masked_fill(hidden_places, torch.finfo(scores.dtype).min)
+        if masked is not None:
+            scores = scores.masked_fill(masked, torch.finfo(scores.dtype).min)
         weights = torch.softmax(scores, -1, dtype=torch.float32).to(values.dtype)
         seen = F.pad(weights, (0, values.shape[2] - length)) @ values
-        hidden = hidden + self.out(seen.view(rows, heads * width), low[1])
-        gate, up = self.gate_up(_norm(hidden, self._after), low[2]).chunk(2, dim=-1)
-        return hidden + self.down(F.silu(gate) * up, low[3])
+        hidden = hidden + self.out(seen.view(rows, heads * width), lora[1])
+        gate, up = self.gate_up(_norm(hidden, self._after), lora[2]).chunk(2, dim=-1)
+        return hidden + self.down(F.silu(gate) * up, lora[3])
 
 
 class _Linears:
@@ -158,8 +158,8 @@ class _Linears:
         """The base layers."""
         return [_base_of(module) for module in self.wrapped]
 
-    def __call__(self, inputs: Tensor, low: _Low | None) -> Tensor:
-        """low: what an adapter adds."""
+    def __call__(self, inputs: Tensor, lora: _Lora | None) -> Tensor:
+        """lora: what an adapter adds."""
         if self._packs and len(inputs) <= 2 * FEW and inputs.dtype == torch.bfloat16:
             packed, shape, absmax, code, block = self._packed = self._packed or pack(self.modules)
             parts = [
@@ -170,10 +170,10 @@ class _Linears:
         else:
             parts = [F.linear(inputs, _weight(module, inputs.dtype)) for module in self.modules]
             out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-        return out if low is None else torch.addmm(out, inputs @ low.down, low.up)
+        return out if lora is None else torch.addmm(out, inputs @ lora.down, lora.up)
 
 
-class _Low:
+class _Lora:
     """What one adapter adds to a group of layers: inputs · down · up, (K, R) and (R, N)."""
 
     def __init__(self, down: Tensor, up: Tensor) -> None:
@@ -185,14 +185,14 @@ class _Stacks:
 
     def __init__(self, layers: Sequence[_Layer], adapter: str) -> None:
         self._seen: list[tuple[Tensor, int, int]] = []
-        self.layers = [[self._low(group, adapter) for group in layer.groups] for layer in layers]
+        self.layers = [[self._lora(group, adapter) for group in layer.groups] for layer in layers]
 
     @property
     def current(self) -> bool:
         """Whether no parameter was changed since."""
         return all(one._version == version and one.data_ptr() == place for one, version, place in self._seen)
 
-    def _low(self, group: _Linears, adapter: str) -> _Low | None:
+    def _lora(self, group: _Linears, adapter: str) -> _Lora | None:
         parts = []
         for module in group.wrapped:
             if adapter not in getattr(module, "lora_A", {}):
@@ -203,7 +203,7 @@ class _Stacks:
         dtype = torch.bfloat16 if _is_quantized(group.modules[0]) else group.modules[0].weight.dtype
         down = torch.cat([each for each, _ in parts], dim=1)
         up = torch.block_diag(*[each for _, each in parts])
-        return _Low(down.to(dtype).contiguous(), up.to(dtype).contiguous())
+        return _Lora(down.to(dtype).contiguous(), up.to(dtype).contiguous())
 
 
 def pack(modules: Sequence[Any]) -> tuple[Tensor, list[int], Tensor, Tensor, int]:
