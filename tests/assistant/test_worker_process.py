@@ -26,6 +26,7 @@ def test_whoever_works_is_counted() -> None:
 
 def test_a_worker_that_has_ended_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cores = os.cpu_count() or 1
+    monkeypatch.setattr(worker_process, "LOOK_SECONDS", 1e9)
     process = WorkerProcess(tmp_path, cores, 0)  # it says that there is no job, and goes
     assert process.wait(60) == 2
     assert process.free_cores(cores) == cores, "nothing is known yet"
