@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 
-.PHONY: setup run test soak lint demo bench screenshots lock clean
+.PHONY: setup run test soak lint demo bench bench-speed screenshots lock clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench-speed: setup  ## how fast it writes, against transformers and PEFT in the same run
+	$(BIN)/python -m benchmarks.speed
 
 demo: setup  ## the whole loop without a browser, for simulated people, with a report
 	$(BIN)/python -m benchmarks.demo
