@@ -71,7 +71,7 @@ class Settings:
     stride: int = 5
     drafts: int = 16
     first_drafts: int = 4
-    opponents: int = 2
+    opponents: int = 8
     label_prompts: int = 40
     label_drafts: int = 17
     max_tokens: int = 64
@@ -153,14 +153,14 @@ class Bench:
         return prompts, click_through(self.person(name, seed), prompts, count, self.population, self.judge_of)
 
     def rerank(self, name: str, seed: int, count: int) -> Unit:
-        """Re-ranking after `count` labels, and the base's own further draw as a control."""
+        """Re-ranking after `count` labels, and as a control all drafts it chooses from: what the base wins."""
         person, (_, labels) = self.person(name, seed), self.clicks(name, seed, count)
         own = self.own()
         picks = self.picks(own, head_of(labels, self.population))
         opponents = self.opponents(person)
         return {
             "wins": wins_by_prompt(judge(picks, person, self.floor), opponents),
-            "control": wins_by_prompt(judge([some(each, 0, 1) for each in own], person, self.floor), opponents),
+            "control": wins_by_prompt(judge(own, person, self.floor), opponents),
             "texts": [each.texts[0] for each in picks],
             "kl": best_of_n_kl(self.settings.drafts) / self.tokens(own),
         }
