@@ -113,7 +113,7 @@ def load_base(files: BaseFiles, *, expand: bool | None = None) -> tuple[PreTrain
         tokenizer = AutoTokenizer.from_pretrained(files.full, local_files_only=True)
     if files.quantize != "none":
         if expand is None:
-            expand = device == "cpu" and not _fast_4bit_kernels() and _fits_expanded(model)
+            expand = device == "cpu" and not fast_4bit_kernels() and _fits_expanded(model)
         if expand:
             _expand(model, dtype)
         else:
@@ -255,7 +255,8 @@ def _quantize(full: Path, target: Path, quantize: Quantize) -> None:
         model.save_pretrained(draft)
 
 
-def _fast_4bit_kernels() -> bool:
+def fast_4bit_kernels() -> bool:
+    """Whether bitsandbytes has a kernel here that multiplies by 4-bit weights without unpacking them first."""
     from bitsandbytes.functional import has_avx512bf16
 
     return bool(has_avx512bf16())

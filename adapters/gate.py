@@ -150,7 +150,7 @@ class Comparison:
         """The checks of endings and subject."""
         return self._form(self.mine, config)
 
-    def shrinking(self, config: GateConfig, spare: float) -> float:
+    def scale_for_form(self, config: GateConfig, spare: float) -> float:
         """By what to multiply B so that endings and subject should pass with `spare` to spare; 1 if they do now.
 
         Taken for granted is that what a taste costs in form grows like the KL, with the square of B.

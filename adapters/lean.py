@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedModel
 from transformers.cache_utils import Cache
 
+from adapters.base_model import fast_4bit_kernels
 from adapters.decoding import GrowingLayer
 
 FEW = 4  # rows that the fused 4-bit kernel takes at once; twice that is still faster than unpacking
@@ -83,7 +84,7 @@ class LeanStep:
     def _stacks_of(self, adapter: str) -> _Stacks:
         stacks = self._stacks.pop(adapter, None)
         if stacks is None or not stacks.current:
-            stacks = _Stacks(self._layers, adapter)
+            stacks = _Stacks(self._layers, adapter, self._embedding.weight.dtype)
         self._stacks[adapter] = stacks
         while len(self._stacks) > STACKS_KEPT:
             self._stacks.pop(next(iter(self._stacks)))
@@ -183,7 +184,9 @@ class _Lora:
 class _Stacks:
     """An adapter's matrices, stacked for every group of layers, as they were when this was made."""
 
-    def __init__(self, layers: Sequence[_Layer], adapter: str) -> None:
+    def __init__(self, layers: Sequence[_Layer], adapter: str, dtype: torch.dtype) -> None:
+        """dtype: of what flows through the model."""
+        self._dtype = dtype
         self._seen: list[tuple[Tensor, int, int]] = []
         self.layers = [[self._lora(group, adapter) for group in layer.groups] for layer in layers]
 
@@ -200,10 +203,9 @@ class _Stacks:
             down, up = module.lora_A[adapter].weight, module.lora_B[adapter].weight
             self._seen += [(each, each._version, each.data_ptr()) for each in (down, up)]
             parts.append((down.T, up.T * module.scaling[adapter]))
-        dtype = torch.bfloat16 if _is_quantized(group.modules[0]) else group.modules[0].weight.dtype
         down = torch.cat([each for each, _ in parts], dim=1)
         up = torch.block_diag(*[each for _, each in parts])
-        return _Lora(down.to(dtype).contiguous(), up.to(dtype).contiguous())
+        return _Lora(down.to(self._dtype).contiguous(), up.to(self._dtype).contiguous())
 
 
 def pack(modules: Sequence[Any]) -> tuple[Tensor, list[int], Tensor, Tensor, int]:
@@ -263,9 +265,7 @@ def _is_known(module: Any) -> bool:
 
 def _packs(module: Any) -> bool:
     """Whether the fused kernel takes a layer, here."""
-    from bitsandbytes.functional import has_avx512bf16
-
-    if not _is_quantized(module) or not has_avx512bf16():
+    if not _is_quantized(module) or not fast_4bit_kernels():
         return False
     state = module.weight.quant_state
     rows, width = state.shape

@@ -65,7 +65,7 @@ class _Skip(nn.Module):
 
 
 class Policy:
-    """A base model and the adapters loaded onto it."""
+    """A base model and the adapters loaded onto it. lean: the fast decoding step, None to let transformers take it."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Policy:
         self._top_layers = nn.ModuleList([_Skip() for _ in range(self.split)] + list(self._all_layers[self.split :]))
         self._tap: Tensor | None = None
         self._all_layers[self.split].register_forward_pre_hook(self._remember_trunk, with_kwargs=True)
-        self._lean = lean_step_for(model, self.split)
+        self.lean = lean_step_for(model, self.split)
         self._peft: PeftModel | None = None
         self._on: str | None = None
 
@@ -170,8 +170,8 @@ class Policy:
         assert self._peft is not None
         self.use(None)
         self._peft.delete_adapter(name)
-        if self._lean is not None:
-            self._lean.forget(name)
+        if self.lean is not None:
+            self.lean.forget(name)
         self._activate([])  # PEFT turns on some other adapter after a deletion
 
     @property
@@ -247,8 +247,8 @@ class Policy:
     @torch.inference_mode()
     def step(self, ids: Tensor, mask: Tensor | None, positions: Tensor, cache: Cache) -> tuple[Tensor, Tensor]:
         """A forward with a cache: (B, T) ids → last logits (B, V) fp32, trunk activations (B, T, H)."""
-        if self._lean is not None and ids.shape[1] == 1:
-            hidden, trunk = self._lean(ids, mask, positions, cache, self._on)
+        if self.lean is not None and ids.shape[1] == 1:
+            hidden, trunk = self.lean(ids, mask, positions, cache, self._on)
             return self._logits(hidden), trunk
         out = self.decoder(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True

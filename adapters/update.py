@@ -263,7 +263,7 @@ class Update:
             half = self._half(0)
             if tries == SCALINGS or not half.finite:
                 break
-            sound = self._comparison(half).shrinking(self.config.gate, SPARE)
+            sound = self._comparison(half).scale_for_form(self.config.gate, SPARE)
             if half.kl > self.budget or sound < 1.0:
                 scale_b(self.policy, ADAPTER, min(sound, self._towards_budget(half.kl)))
                 least = least if sound == 1.0 else 0.0
@@ -278,7 +278,7 @@ class Update:
         of form, the candidate is drawn back and both are drawn anew."""
         sample = self._with_rest(half)
         if sample.finite:
-            factor = self._comparison(sample).shrinking(self.config.gate, 0.0)
+            factor = self._comparison(sample).scale_for_form(self.config.gate, 0.0)
             if sample.kl > self.budget / KL_SHARE:
                 factor = min(factor, self._towards_budget(sample.kl))
             if factor < 1.0:

@@ -127,9 +127,16 @@ def queue_order(live: Sequence[Update], last_finished: Mapping[str, str]) -> lis
 
 
 def forecast(
-    schedule: Schedule, machine: Machine, labels: Labels, queue: Sequence[str], user_id: str, rivals: int = 0
+    schedule: Schedule,
+    machine: Machine,
+    labels: Labels,
+    queue: Sequence[str],
+    user_id: str,
+    rivals: int = 0,
+    wait: float = 0.0,
 ) -> Forecast:
-    """What to tell a person. queue: user ids under way, in order; rivals: people ready and ahead of this one."""
+    """What to tell a person. queue: user ids under way, in order; rivals: people ready and ahead of this one; wait:
+    seconds until this one may have another update, after many in a day."""
     needed = labels_needed(schedule, labels)
     if user_id in queue:
         place = queue.index(user_id)
@@ -146,6 +153,9 @@ def forecast(
     if needed:
         why = f"an update starts by itself at {schedule.new_labels} new labels; you gave {labels.new} since the last"
         return Forecast(needed, None, f"after {_labels(needed)}", why)
+    if wait:
+        hours = math.ceil(wait / 3600)
+        return Forecast(0, None, f"in {hours} h", "you had as many updates today as one person may have here")
     ahead = len(queue) + rivals
     free, why = may_start(schedule, machine)
     if ahead:
@@ -153,12 +163,6 @@ def forecast(
     if free:
         return Forecast(0, 1, "within a minute", why)
     return Forecast(0, 1, _opening(schedule), why)
-
-
-def rest_of_the_day(wait_seconds: float) -> Forecast:
-    """What to tell somebody who had as many updates today as one person may have."""
-    hours = math.ceil(wait_seconds / 3600)
-    return Forecast(0, None, f"in {hours} h", "you had as many updates today as one person may have here")
 
 
 def _opening(schedule: Schedule) -> str:

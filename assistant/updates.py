@@ -110,9 +110,8 @@ class Updates:
         line = [update.user_id for update in rules.queue_order(self._live(), finished)]
         due = rules.in_turn(self._due(), finished)
         rivals = due.index(user.id) if user.id in due else 0
-        if user.id not in line and (wait := self._limits.training_wait(user.id)):
-            return rules.rest_of_the_day(wait)
-        return rules.forecast(self.schedule, self._machine(), self._labels(user.id), line, user.id, rivals)
+        wait = self._limits.training_wait(user.id)
+        return rules.forecast(self.schedule, self._machine(), self._labels(user.id), line, user.id, rivals, wait)
 
     # ---- the thread -----------------------------------------------------------------------------------------------
 

@@ -52,16 +52,16 @@ class Speed:
         self.policy.set_adapter_state(ADAPTER, moved)
         texts = [text for _, text in shipped_prompts("gate")]
         self.prompts = [self.policy.render([{"role": "user", "content": text}]) for text in texts]
-        self._lean = self.policy._lean
+        self._lean = self.policy.lean
 
     @contextmanager
     def peer(self, wanted: bool) -> Iterator[None]:
         """Within the block transformers and PEFT take the steps, if wanted."""
-        self.policy._lean = None if wanted else self._lean
+        self.policy.lean = None if wanted else self._lean
         try:
             yield
         finally:
-            self.policy._lean = self._lean
+            self.policy.lean = self._lean
 
     def step(self, rows: int, adapter: str | None, *, peer: bool, count: int = 24) -> float:
         """Milliseconds of one more token for so many replies to a prompt of usual length."""

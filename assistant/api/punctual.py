@@ -22,8 +22,9 @@ class PunctualProtocol(H11Protocol):
 
     _late: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the first request, not for ever."""
+        assert isinstance(transport, asyncio.Transport)
         super().connection_made(transport)
         self._expect()
 

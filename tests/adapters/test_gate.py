@@ -176,7 +176,7 @@ def test_how_far_bad_form_asks_a_candidate_to_be_drawn_back() -> None:
     def pair(broken: int, spare: float = 0.0) -> float:
         texts = [ending] * broken + [sound] * (10 - broken)
         mine, base = (read_of(side, np.zeros((10, 1)), ended=True) for side in (texts, [sound] * 10))
-        return compared([mine], [base]).shrinking(config, spare)
+        return compared([mine], [base]).scale_for_form(config, spare)
 
     assert pair(0) == 1.0, "nothing is wrong"
     assert pair(1) == pytest.approx((0.08 / 0.1) ** 0.5), "a tenth is bad, .08 may: what is bad grows with the square"

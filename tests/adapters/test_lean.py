@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 
+import bitsandbytes as bnb
 import pytest
 import torch
 from bitsandbytes.functional import _convert_weight_packed_for_cpu, has_avx512bf16
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers.cache_utils import Cache
 
 from adapters import lean
+from adapters.base_model import BaseFiles, load_base
 from adapters.decoding import Generation, Sampling
 from adapters.lean import lean_step_for, pack
 from adapters.policy import Policy
@@ -21,30 +24,29 @@ def steps(
     policy: Policy, copies: int, adapter: str | None, *, use: bool, count: int = 4
 ) -> list[tuple[Tensor, Tensor]]:
     """Logits and trunk of some steps after the prompts, always fed the same tokens. use: the lean step, or else not."""
-    kept, found = policy._lean, list[tuple[Tensor, Tensor]]()
+    kept, found = policy.lean, list[tuple[Tensor, Tensor]]()
     batch = Generation(prompts(policy), copies, Sampling(0.0, 1.0, 8, 0), [])
     policy.use(adapter)
     try:
-        policy._lean = None
+        policy.lean = None
         batch.step(policy)
-        policy._lean = kept if use else None
+        policy.lean = kept if use else None
         for number in range(count):
             batch._last = torch.arange(len(batch.replies)) * 37 + 100 * number + 5
-            original = policy.step
-            batch.step(Watched(policy, original, found))  # type: ignore[arg-type]
+            batch.step(Watched(policy, found))
     finally:
-        policy._lean = kept
+        policy.lean = kept
     return found
 
 
 class Watched:
     """A policy whose steps are kept."""
 
-    def __init__(self, policy: Policy, step: object, found: list[tuple[Tensor, Tensor]]) -> None:
-        self.device, self.depth, self._step, self._found = policy.device, policy.depth, step, found
+    def __init__(self, policy: Policy, found: list[tuple[Tensor, Tensor]]) -> None:
+        self.device, self.depth, self._policy, self._found = policy.device, policy.depth, policy, found
 
-    def step(self, *arguments: object) -> tuple[Tensor, Tensor]:
-        self._found.append(self._step(*arguments))  # type: ignore[operator]
+    def step(self, ids: Tensor, mask: Tensor | None, positions: Tensor, cache: Cache) -> tuple[Tensor, Tensor]:
+        self._found.append(self._policy.step(ids, mask, positions, cache))
         return self._found[-1]
 
 
@@ -71,6 +73,23 @@ def test_in_the_served_precision_it_is_as_near_as_bf16_allows(policy: Policy, ad
         assert float((trunk - other_trunk).float().norm() / other_trunk.float().norm()) < 0.03
 
 
+def test_four_bits_on_a_processor_without_bf16(base_files: BaseFiles) -> None:
+    model, tokenizer = load_base(base_files, expand=False)
+    for module in model.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            module.compute_dtype = torch.float32
+        elif (weight := getattr(module, "weight", None)) is not None:
+            weight.data = weight.data.float()
+    plain = Policy(model, tokenizer, base_files.base_id)
+    plain.new_adapter("mia")
+    disturb(plain, "mia", seed=1)
+    assert plain.dtype == torch.float32 and plain.lean is not None
+    pairs = zip(steps(plain, 1, "mia", use=True), steps(plain, 1, "mia", use=False), strict=True)
+    for (logits, _), (other, _) in pairs:
+        mine, theirs = logits.log_softmax(-1), other.log_softmax(-1)
+        assert float((theirs.exp() * (theirs - mine)).sum(-1).max()) < 0.03
+
+
 def test_the_adapter_counts_as_it_is_now(policy: Policy) -> None:
     policy.new_adapter("mia")
     plain = steps(policy, 2, None, use=True)
@@ -95,14 +114,14 @@ def test_no_more_stacks_are_kept_than_there_is_room_for(policy: Policy, monkeypa
     for name in ("one", "two", "three"):
         policy.new_adapter(name)
         steps(policy, 1, name, use=True, count=1)
-    assert policy._lean is not None and list(policy._lean._stacks) == ["two", "three"]
+    assert policy.lean is not None and list(policy.lean._stacks) == ["two", "three"]
     policy.drop_adapter("three")
-    assert list(policy._lean._stacks) == ["two"]
+    assert list(policy.lean._stacks) == ["two"]
 
 
 def test_the_kernels_order_of_weights(policy: Policy) -> None:
-    assert policy._lean is not None
-    for group in policy._lean._layers[3].groups:
+    assert policy.lean is not None
+    for group in policy.lean._layers[3].groups:
         packed, shape, absmax, _, _ = pack(group.modules)
         theirs = []
         for module in group.modules:
@@ -115,8 +134,8 @@ def test_the_kernels_order_of_weights(policy: Policy) -> None:
 
 def test_the_fused_kernel_is_used_where_there_is_one(policy: Policy) -> None:
     steps(policy, 1, None, use=True, count=1)
-    assert policy._lean is not None
-    group = policy._lean._layers[0].qkv
+    assert policy.lean is not None
+    group = policy.lean._layers[0].qkv
     assert (group._packed is not None) == has_avx512bf16() == group._packs
 
 

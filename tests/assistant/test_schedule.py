@@ -84,6 +84,8 @@ def test_the_forecast_says_when_and_why() -> None:
     assert forecast(IDLE, QUIET, few, [], "me").labels_needed == 8
     assert "8 more labels" in forecast(IDLE, QUIET, few, [], "me").when
     assert forecast(IDLE, QUIET, enough, ["me"], "me").position == 0
+    assert forecast(IDLE, QUIET, enough, [], "me", wait=5000.0).when == "in 2 h"
+    assert forecast(IDLE, QUIET, few, [], "me", wait=5000.0).labels_needed == 8, "labels first: they take longer"
     waiting = forecast(IDLE, QUIET, enough, ["x", "me"], "me")
     assert waiting.position == 1 and "one other before yours" in waiting.why
     assert "idle" in forecast(IDLE, replace(QUIET, load=1.0), enough, [], "me").when

@@ -45,7 +45,7 @@ SENTENCES = {
     "assistant/limits.py": {"__init__"},
     "assistant/probation.py": {"words", "stories", "_told", "_compared", "_liked", "_name"},
     "assistant/profile.py": {"changed_line", "_words"},
-    "assistant/schedule.py": {"may_start", "forecast", "rest_of_the_day", "_opening", "_others", "_labels"},
+    "assistant/schedule.py": {"may_start", "forecast", "_opening", "_others", "_labels"},
     "assistant/settings.py": {"__init__"},
     "assistant/trainer.py": {"_settle", "_crashed"},
     "assistant/turns.py": {"join"},

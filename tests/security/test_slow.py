@@ -45,7 +45,6 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
         app, host="127.0.0.1", port=0, log_config=None, lifespan="off", http=PunctualProtocol, timeout_keep_alive=60
     )
     server = uvicorn.Server(config)
-    server.install_signal_handlers = lambda: None  # type: ignore[attr-defined]
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
