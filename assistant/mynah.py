@@ -84,6 +84,8 @@ class Mynah:
             progress(f"Base model: {files.base_id}")
             if strangers := _versions_of_other_bases(store, files.base_id):
                 progress(f"{strangers} adapter versions belong to other base models: they are kept, unused.")
+            if not any(files.folder.glob(f"latents-{files.quantize}-*")):
+                progress("It answers some prompts to find how its replies differ: half a minute, the first time only.")
             mynah = cls(config, mine, store, files, numbers)
             mynah.engine.start()
             mynah.chat.trash.start()
