@@ -49,6 +49,9 @@ def thumb_with_a_reason(page: Page) -> None:
     reply.get_by_role("button", name="Good reply").click()
     expect(reply.get_by_role("status")).to_contain_text("Learned from 1 click.")
     expect(reply.get_by_role("button", name="Good reply")).to_have_attribute("aria-pressed", "true")
+    expect(reply.get_by_role("button", name="Good reply")).to_have_css(  # with the pointer still over it
+        "background-color", "rgb(245, 165, 36)"
+    )
     reply.get_by_role("button", name="clear").click()
     expect(reply.get_by_role("button", name="clear")).to_have_attribute("aria-pressed", "true")
     reply.get_by_label("Comment").fill("Just what I wanted to know")
