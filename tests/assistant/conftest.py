@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -12,11 +13,12 @@ from adapters.base_model import BaseFiles
 from adapters.policy import Policy
 from adapters.rendering import ChatMessage
 from adapters.versions import VersionFiles
-from assistant.chat import Chat
+from assistant.chat import Chat, ChatRequest
 from assistant.config import Config
 from assistant.engine import Engine
 from assistant.learning import Learning
 from assistant.limits import Limits
+from assistant.turn import Turn
 from feedback.store import Store
 from feedback.types import AdapterVersion, User, now
 
@@ -103,3 +105,33 @@ def service(store: Store, engine: Engine, version_files: VersionFiles) -> Servic
 def said(text: str) -> list[ChatMessage]:
     """A conversation of one message."""
     return [{"role": "user", "content": text}]
+
+
+SEA = said("Tell me about the sea.")
+
+
+def start(service: Service, user: User | None = None, **request: Any) -> Turn:
+    """Ask about the sea, for 6 tokens."""
+    return service.chat.start(
+        user or service.ada, ChatRequest(**{"messages": SEA, "max_tokens": 6, "seed": 1, **request})
+    )
+
+
+def promote(service: Service, version: AdapterVersion) -> AdapterVersion:
+    """Make a version the active one."""
+    service.store.versions.add(version, activate=True, update_state="promoted")
+    return version
+
+
+def like_short(service: Service, user: User, labels: int = 12) -> None:
+    """A strong taste for very short replies."""
+    long = (
+        "It is a very large body of salt water that covers most of the planet and is home to many animals and plants."
+    )
+    service.learning.bring(
+        user,
+        [
+            {"messages": said(f"What is sea number {number}?"), "replies": [long, "Salt water."], "ranking": [[1], [0]]}
+            for number in range(labels)
+        ],
+    )
