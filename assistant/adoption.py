@@ -70,7 +70,7 @@ def debris(store: Store, adapters: Path, jobs: Path) -> list[Path]:
         if person.name not in people:
             found.append(person)
             continue
-        known = {version.name for version in store.versions.versions(person.name)}
+        known = {each.name for each in store.versions.versions(person.name) if each.forgotten_at is None}
         found += [folder for folder in _folders(person) if folder.name not in known]
     found += [job for job in _folders(jobs) if job.name not in live and job.name != POOL_JOB]
     inside = tuple(f"{folder}/" for folder in found)

@@ -99,10 +99,10 @@ def _write(config: Config, draft: Path) -> None:
         archive.write(database, "mynah.db")
         copied = Store(database)
         try:
-            versions = [v for user in copied.people.all() for v in copied.versions.versions(user.id)]
+            everybodys = [v for user in copied.people.all() for v in copied.versions.versions(user.id)]
         finally:
             copied.close()
-        for version in versions:
+        for version in (each for each in everybodys if each.forgotten_at is None):
             folder = config.adapters / version.user_id / version.name
             for path in sorted(folder.iterdir()):
                 name = f"adapters/{version.user_id}/{version.name}/{path.name}"

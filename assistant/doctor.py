@@ -102,6 +102,8 @@ def _versions(store: Store, config: Config) -> Iterator[Finding]:
     files, sound = VersionFiles(config.adapters), 0
     for user in store.people.all():
         for version in store.versions.versions(user.id):
+            if version.forgotten_at is not None:
+                continue
             try:
                 files.check(version)
                 sound += 1

@@ -50,7 +50,7 @@ class Engine:
         self, files: BaseFiles, versions: VersionFiles, *, max_waiting: int = 64, policy: Policy | None = None
     ) -> None:
         """Load the base and what belongs to it. Raises BaseModelError or CorruptFile."""
-        self.files, self.base_id = files, files.base_id
+        self.files, self.base_id, self.versions = files, files.base_id, versions
         self.policy = policy or Policy.load(files)
         self.renderer = self.policy.renderer
         self.latents: Latents = latents_for(files, self.policy)

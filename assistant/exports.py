@@ -40,7 +40,12 @@ def active_version(store: Store, user: User, base_id: str) -> AdapterVersion:
 
 
 def export_zip(versions: VersionFiles, files: BaseFiles, version: AdapterVersion) -> bytes:
-    """A version as a zip that plain PEFT loads. Raises CorruptFile, and Conflict for another base's version."""
+    """A version as a zip that plain PEFT loads.
+
+    Raises CorruptFile, and Conflict for a version that is another base's or was forgotten.
+    """
+    if version.forgotten_at is not None:
+        raise Conflict(version.unusable(files.base_id))
     if version.base_id != files.base_id:
         raise Conflict(
             f"{version.name} belongs to the base {version.base_id}, and this is {files.base_id}; name that one."

@@ -22,6 +22,7 @@ from assistant.arms import Record, record_of_acts
 from assistant.asking import Asking
 from assistant.engine import Draft, Engine
 from assistant.evidence import Click, clicks_behind
+from assistant.forgetting import delete_weights, unlearn
 from assistant.heads import Heads
 from assistant.imports import Brought, check_brought
 from assistant.messages import check_text
@@ -32,7 +33,7 @@ from feedback.errors import Conflict, InvalidInput
 from feedback.reward_head import RewardHead
 from feedback.store import Store
 from feedback.traits import TRAIT_NAMES
-from feedback.types import FeedbackKind, Reply, User
+from feedback.types import AdapterVersion, FeedbackKind, Reply, User
 
 MAX_COMMENT, MAX_REASONS, MAX_REASON = 2000, 10, 200
 READ_AT_MOST = 32  # texts a call whose latent features are computed; of more, the named traits alone are learned
@@ -45,7 +46,8 @@ class Ack:
     """What came of an act. labels: the person's total; head_ms: from the act to the refitted head, disk included.
 
     moved: what did, in plain words, empty when nothing much did; trial: how that of a version ended, if the click
-    decided it; reply_id: the edited reply, after an edit.
+    decided it; gone: which versions went with what was taken back, in sentences; reply_id: the edited reply, after
+    an edit.
     """
 
     feedback_id: str
@@ -54,11 +56,12 @@ class Ack:
     moved: str
     reply_id: str = ""
     trial: str = ""
+    gone: tuple[str, ...] = ()
 
     @property
     def changed(self) -> str:
         """All that there is to say, in one line."""
-        return f"{self.trial} {self.moved}".strip()
+        return " ".join(part for part in (self.trial, *self.gone, self.moved) if part)
 
 
 class Learning:
@@ -88,7 +91,8 @@ class Learning:
         preference = labels.thumb_preference(reply, thumb, self._population) if thumb else None
         with self._heads.lock(user.id):
             earlier = [event.id for event in self._store.acts.live_for_reply(reply.id, "thumb")]
-            return self._keep(user, "thumb", payload, [reply.id], preference, earlier)
+            ack, gone = self._keep(user, "thumb", payload, [reply.id], preference, earlier)
+        return ack if thumb else self._without(user, ack, gone)
 
     def rank(self, user: User, tiers: object, verdict: object = None, comment: object = "") -> Ack:
         """A ranking of replies to one prompt, best first, in place of earlier ones of these replies.
@@ -115,7 +119,7 @@ class Learning:
             "by": _written_by(replies),
         }
         with self._heads.lock(user.id):
-            return self._keep(user, "ranking", payload, names, preference, self._rankings_within(names))
+            return self._keep(user, "ranking", payload, names, preference, self._rankings_within(names))[0]
 
     def edit(self, user: User, reply_id: str, text: object) -> Ack:
         """The text as it should have been, in place of an earlier edit of the same reply."""
@@ -139,16 +143,21 @@ class Learning:
         with self._heads.lock(user.id):
             live = self._store.acts.live_for_reply(reply.id, "edit")
             earlier = [event.id for event in live if event.payload["reply_id"] == reply.id]
-            ack = self._keep(user, "edit", payload, [reply.id, edited.id], preference, earlier, new=[edited])
+            ack, _ = self._keep(user, "edit", payload, [reply.id, edited.id], preference, earlier, new=[edited])
         return replace(ack, reply_id=edited.id)
 
     def retract(self, user: User, feedback_id: str) -> Ack:
-        """Take an act back; what it taught is forgotten. Raises NotFound."""
+        """Take an act back: what it said is erased, what it taught forgotten, and versions that had learned from it
+        are gone. Raises NotFound."""
         with self._heads.lock(user.id):
             before = self.profile(user)
             began = time.perf_counter()
-            self._store.acts.retract(user.id, feedback_id)
-            return self._ack(user, feedback_id, before, began)
+            with self._store.database.transaction():
+                seqs = self._seqs([feedback_id])
+                self._store.acts.retract(user.id, feedback_id)
+                gone, told = self._unlearned(user, seqs)
+            ack = replace(self._ack(user, feedback_id, before, began), gone=tuple(told))
+        return self._without(user, ack, gone)
 
     def bring(self, user: User, items: object) -> list[Ack]:
         """Preferences given elsewhere, one or a list: all are checked before any is kept; all are kept or none."""
@@ -184,7 +193,8 @@ class Learning:
         with self._heads.lock(user.id):
             live = self._store.acts.live(user.id, "correction")
             earlier = [event.id for event in live if event.payload["name"] == trait]
-            return self._keep(user, "correction", {"name": trait, "weight": level}, [], preference, earlier)
+            ack, gone = self._keep(user, "correction", {"name": trait, "weight": level}, [], preference, earlier)
+        return self._without(user, ack, gone) if level is None else ack
 
     # ---- what is known --------------------------------------------------------------------------------------------
 
@@ -275,17 +285,37 @@ class Learning:
         preference: dict[str, Any] | None,
         supersedes: Sequence[str],
         new: Sequence[Reply] = (),
-    ) -> Ack:
-        """The event (and the replies it brings) on disk, then the refit. The person's lock is held."""
+    ) -> tuple[Ack, list[AdapterVersion]]:
+        """The event (and the replies it brings) on disk, then the refit; with the versions that are gone.
+
+        An act without a preference takes back those it stands in the place of. The person's lock is held.
+        """
         before = self.profile(user)
         began = time.perf_counter()
         base_id = self._engine.base_id
         with self._store.database.transaction():
             self._store.chats.add_replies(new)
+            seqs = self._seqs(supersedes) if preference is None else []
             event, _ = self._store.acts.add(user.id, kind, dict(payload), reply_ids, base_id, preference, supersedes)
+            gone, told_gone = self._unlearned(user, seqs)
             told = settle(self._store, user, base_id, self._asking.wanted(user)) if kind in DECIDING else ""
         ack = self._ack(user, event.id, before, began)
-        return replace(ack, trial=told)
+        return replace(ack, trial=told, gone=tuple(told_gone)), gone
+
+    def _seqs(self, feedback_ids: Sequence[str]) -> list[int]:
+        """The numbers of those acts that teach something."""
+        return [seq for name in feedback_ids if (seq := self._store.acts.seq(name)) is not None]
+
+    def _unlearned(self, user: User, seqs: Sequence[int]) -> tuple[list[AdapterVersion], list[str]]:
+        """Of what was taken back: the versions that are gone, and what to tell."""
+        return unlearn(self._store, user.id, self._engine.base_id, min(seqs)) if seqs else ([], [])
+
+    def _without(self, user: User, ack: Ack, gone: Sequence[AdapterVersion]) -> Ack:
+        """The same act, after no trace of what it took back is left in files. The person's lock is not held: the
+        engine may be waiting for it."""
+        delete_weights(self._engine, user.id, gone)
+        self._store.database.checkpoint()
+        return ack
 
     def _ack(self, user: User, feedback_id: str, before: Sequence[TraitView], began: float) -> Ack:
         """Refit, and say what came of it. The person's lock is held."""

@@ -155,10 +155,8 @@ class Requests:
                 f"The model names v{wanted}, but the arm {arm} uses no version; leave one out.", param="arm"
             )
         version = self._store.versions.version(user.id, wanted)
-        if version.status == "rejected":
-            raise Conflict(f"v{wanted} did not pass the gate and is never served.")
-        if version.base_id != self._engine.base_id:
-            raise Conflict(f"v{wanted} belongs to the base {version.base_id}; now serving {self._engine.base_id}.")
+        if why := version.unusable(self._engine.base_id):
+            raise Conflict(why)
         return version
 
     def _arms(

@@ -28,7 +28,7 @@ from assistant.learning import Learning
 from assistant.worker_process import Report, WorkerProcess, read_report
 from feedback.errors import MynahError, NotFound, NotSaved
 from feedback.store import Store
-from feedback.types import LIVE_STATES, Update
+from feedback.types import LIVE_STATES, Update, User
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 4.0  # for a worker to leave its checkpoint; a server must be gone 10 s after SIGTERM
@@ -116,6 +116,10 @@ class Trainer:
         """Write down all that the worker will know: labels as they are now, as heads; prompts; the parent version,
         which is the last that is not on trial; and whether nobody will compare the result with it (a strict gate)."""
         user = self._store.people.get(update.user_id)
+        with self._learning.alone(user):  # what is taken back from here on finds an update that has begun
+            self._freeze_now(update, user)
+
+    def _freeze_now(self, update: Update, user: User) -> None:
         labels = self._store.acts.label_range(update.user_id)
         parent = self._store.versions.trusted(update.user_id, update.base_id)
         folder = self._versions.check(parent) if parent else None

@@ -127,7 +127,8 @@ class Reply:
 
     prompt: the messages it answers; latent: latent features (float64 bytes); baseline: mean feature row of the base
     drafts it was chosen from, where there were any (float64 bytes); group_id: replies to one prompt share it.
-    source: "chat" (written here), "import" (brought by the person), "edit" (a reply as the person would have it).
+    source: "chat" (written here), "import" (brought by the person), "edit" (a reply as the person would have it),
+    "kept" (of a chat that was deleted, for the feedback about it).
     """
 
     id: str
@@ -144,14 +145,14 @@ class Reply:
     token_ids: bytes
     ended: bool
     learn: bool
-    source: Literal["chat", "import", "edit"]
+    source: Literal["chat", "import", "edit", "kept"]
     latent: bytes
     created_at: str
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """One act as the person gave it. Append-only; taking it back sets `retracted_at`."""
+    """One act as the person gave it. Append-only; taking it back sets `retracted_at` and empties `payload`."""
 
     id: str
     user_id: str
@@ -207,7 +208,10 @@ class Update:
 
 @dataclass(frozen=True)
 class AdapterVersion:
-    """An immutable adapter of one person. `first_label`..`last_label` are the acts (by `seq`) it learned from."""
+    """An immutable adapter of one person. `first_label`..`last_label` are the acts (by `seq`) it learned from.
+
+    forgotten_at: when one of them was taken back, and the weights were deleted; None while it may be served.
+    """
 
     user_id: str
     number: int
@@ -223,11 +227,22 @@ class AdapterVersion:
     gate: list[dict[str, Any]]
     manifest_sha256: str
     created_at: str
+    forgotten_at: str | None = None
 
     @property
     def name(self) -> str:
         """The name used everywhere outside: v1, v2, …"""
         return f"v{self.number}"
+
+    def unusable(self, base_id: str) -> str:
+        """Why it can never be served on this base, in a sentence; "" when it can."""
+        if self.forgotten_at is not None:
+            return f"{self.name} had learned from a click that was taken back, so it is gone; choose another version."
+        if self.status == "rejected":
+            return f"{self.name} did not pass the gate and is never served."
+        if self.base_id != base_id:
+            return f"{self.name} belongs to the base {self.base_id}; now serving {base_id}."
+        return ""
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ def version_view(version: AdapterVersion, trial: str) -> dict[str, Any]:
         "metrics": version.metrics,
         "gate": version.gate,
         "created_at": version.created_at,
+        "forgotten_at": version.forgotten_at,
     }
 
 

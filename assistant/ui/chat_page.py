@@ -13,7 +13,7 @@ import gradio as gr
 from assistant.mynah import Mynah
 from assistant.ui.chat_view import ChatView, draft_names, thumb_given
 from assistant.ui.events import QUIET, in_browser, notice, panel, person, pressed, wire
-from assistant.ui.language import joined, say
+from assistant.ui.language import joined, say, told
 from assistant.ui.live import LiveTurns
 from assistant.ui.verdicts import learned, placed, voted
 from assistant.ui.words import wrote
@@ -308,7 +308,7 @@ class ChatPage:
         elif act == "comment":
             comment = pressed(event, "comment")
         ack = self.mynah.learning.thumb(user, reply_id, thumb, reasons=reasons, comment=comment)
-        view.said[reply_id] = learned(ack) if thumb else say("Taken back.")
+        view.said[reply_id] = learned(ack) if thumb else joined(say("Taken back."), *map(told, ack.gone))
 
     def _edit(self, user: User, view: ChatView, reply_id: str, text: str) -> None:
         ack = self.mynah.learning.edit(user, reply_id, text)

@@ -115,7 +115,8 @@ class MineView:
         forecast = self.mynah.updates.forecast(self.user)
         shown = [[u.id, u.state, u.progress, u.metrics.get("stage"), u.version] for u in self.updates[:1]]
         active = self.mynah.active(self.user)
-        kept = [self.labels, active.number if active else 0, len(self.versions)]
+        forgotten = sum(version.forgotten_at is not None for version in self.versions)
+        kept = [self.labels, active.number if active else 0, len(self.versions), forgotten]
         return json.dumps([[*shown, forecast.when, self.labels], kept])
 
     def update(self) -> str:
@@ -165,7 +166,7 @@ class MineView:
     def choices(self) -> list[str]:
         """What can be tried: versions that may be served, newest first, and the base."""
         base_id = self.mynah.engine.base_id
-        good = [each.name for each in self.versions if each.status != "rejected" and each.base_id == base_id]
+        good = [each.name for each in self.versions if not each.unusable(base_id)]
         return [*reversed(good), "base"]
 
     def try_form(self) -> str:

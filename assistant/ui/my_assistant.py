@@ -117,10 +117,12 @@ class MyAssistantPage:
         name = pressed(event, "name")
         if pressed(event, "act") == "retract":
             ack = self.mynah.learning.retract(user, pressed(event, "id"))
-            return MineView(self.mynah, user).taste(joined(say("The click is taken back."), told(ack.moved)), name)
+            said = joined(say("The click is taken back."), *map(told, ack.gone), told(ack.moved))
+            return MineView(self.mynah, user).taste(said, name)
         weight = float(pressed(event, "value")) if pressed(event, "act") == "correct" else None
         ack = self.mynah.learning.correct(user, name, weight)
-        return MineView(self.mynah, user).taste(told(ack.moved) or say("Saved."), name)
+        said = joined(*map(told, ack.gone), told(ack.moved)) or say("Saved.")
+        return MineView(self.mynah, user).taste(said, name)
 
     def train(self, request: gr.Request, event: gr.EventData) -> list[Any]:
         """Start an update, or cancel it."""

@@ -8,9 +8,11 @@ from feedback.migrations.m001_start import start
 from feedback.migrations.m002_chat import chat
 from feedback.migrations.m003_administration import administration
 from feedback.migrations.m004_probation import probation
+from feedback.migrations.m005_forgetting import forgetting
 
 MIGRATIONS = Migrations("mynah")
 MIGRATIONS(name="m001_start")(start)
 MIGRATIONS(name="m002_chat")(chat)
 MIGRATIONS(name="m003_administration")(administration)
 MIGRATIONS(name="m004_probation")(probation)
+MIGRATIONS(name="m005_forgetting")(forgetting)

@@ -16,6 +16,11 @@ from feedback.store.database import Database, Row
 from feedback.types import Feedback, FeedbackKind, Preference, new_id, now
 
 HELD_OUT_EVERY = 5  # every fifth act is kept for the gate's judge
+_DELETE_ALONE = """
+delete from replies where id = ? and source != 'chat'
+and id not in (select reply_id from feedback_replies)
+and id not in (select reply_id from messages where reply_id is not null)
+"""
 
 
 @dataclass
@@ -82,7 +87,10 @@ class Acts:
             return event, labels
 
     def retract(self, user_id: str, feedback_id: str) -> Feedback:
-        """Take an act back. Raises NotFound when it is not the person's or was taken back already."""
+        """Take an act back and erase what it said; its id stays.
+
+        Raises NotFound when it is not the person's or was taken back already.
+        """
         with self._db.transaction():
             event = self.event(user_id, feedback_id)
             if event.retracted_at is not None:
@@ -90,15 +98,19 @@ class Acts:
             self._retract(feedback_id)
         return event
 
+    def seq(self, feedback_id: str) -> int | None:
+        """The place of a live act among the person's labels and corrections; None for one that teaches nothing."""
+        found = self._db.value("select seq from preferences where feedback_id = ?", [feedback_id])
+        return None if found is None else int(found)
+
     def retract_all(self, user_id: str) -> int:
         """Take all acts of a person back, corrections too, with every head made from them; how many acts that were."""
         with self._db.transaction() as db:
-            live = db.execute(
-                "update feedback set retracted_at = ? where user_id = ? and retracted_at is null", [now(), user_id]
-            )
-            db.execute("delete from preferences where user_id = ?", [user_id])
+            rows = self._db.rows("select id from feedback where user_id = ? and retracted_at is null", [user_id])
+            for row in rows:
+                self._retract(row["id"])
             db.execute("delete from heads where user_id = ?", [user_id])
-            return int(live.rowcount)
+            return len(rows)
 
     def event(self, user_id: str, feedback_id: str) -> Feedback:
         """One of the person's acts. Raises NotFound."""
@@ -166,11 +178,8 @@ class Acts:
         )
 
     def label_range(self, user_id: str) -> tuple[int, int]:
-        """First and last sequence number among the live labels, (0, 0) without any."""
-        row = self._db.row(
-            "select min(seq) as low, max(seq) as high from preferences where user_id = ? and kind != 'correction'",
-            [user_id],
-        )
+        """First and last sequence number among the live labels and corrections, (0, 0) without any."""
+        row = self._db.row("select min(seq) as low, max(seq) as high from preferences where user_id = ?", [user_id])
         return (row["low"] or 0, row["high"] or 0) if row else (0, 0)
 
     def labels_after(self, user_id: str, seq: int) -> int:
@@ -242,11 +251,18 @@ class Acts:
     # ---- inside a transaction -------------------------------------------------------------------------------------
 
     def _retract(self, feedback_id: str) -> None:
+        """Leave nothing of an act but its id, its kind and two dates; replies that only it has kept go as well: texts
+        that came with it, and those of a chat that was deleted."""
         with self._db.transaction() as db:
+            rows = self._db.rows("select reply_id from feedback_replies where feedback_id = ?", [feedback_id])
             db.execute(
-                "update feedback set retracted_at = ? where id = ? and retracted_at is null", [now(), feedback_id]
+                "update feedback set retracted_at = ?, payload = '{}' where id = ? and retracted_at is null",
+                [now(), feedback_id],
             )
             db.execute("delete from preferences where feedback_id = ?", [feedback_id])
+            db.execute("delete from feedback_replies where feedback_id = ?", [feedback_id])
+            for row in rows:
+                db.execute(_DELETE_ALONE, [row["reply_id"]])
 
     def _remember_act(self, request: _Request, feedback_id: str, labels: int) -> None:
         """What is known of the answer while the act is kept; the block's `remember` puts the full one in its place."""

@@ -145,6 +145,9 @@ class Chats:
                 "join feedback on feedback.id = feedback_id where retracted_at is null)",
                 [conversation_id],
             )
+            db.execute(
+                "update replies set source = 'kept' where conversation_id = ? and source = 'chat'", [conversation_id]
+            )
             db.execute("delete from conversations where id = ?", [conversation_id])
 
     # ---- messages -------------------------------------------------------------------------------------------------

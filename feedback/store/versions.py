@@ -129,10 +129,14 @@ class Versions:
             return self.set_state(update_id, "running")
 
     def last_label(self, user_id: str, base_id: str) -> int:
-        """The newest label that any update of a person was made from, 0 without one."""
+        """The newest label that any update of a person was made from, 0 without one; forgotten versions do not
+        count."""
         return int(
             self._db.value(
-                "select coalesce(max(last_label), 0) from updates where user_id = ? and base_id = ?", [user_id, base_id]
+                "select coalesce(max(updates.last_label), 0) from updates "
+                "left join versions on versions.user_id = updates.user_id and number = version "
+                "where updates.user_id = ? and updates.base_id = ? and forgotten_at is null",
+                [user_id, base_id],
             )
         )
 
@@ -151,7 +155,7 @@ class Versions:
         with self._db.transaction() as db:
             trusted = self.trusted(version.user_id, version.base_id)
             db.execute(
-                f"insert into versions values ({', '.join('?' * 14)})",
+                f"insert into versions values ({', '.join('?' * 14)}, null)",
                 [
                     version.user_id, version.number, version.base_id, version.status, version.parent, version.update_id,
                     version.first_label, version.last_label, version.seed, json.dumps(version.config),
@@ -214,16 +218,57 @@ class Versions:
     def activate(self, user_id: str, base_id: str, number: int | None) -> None:
         """Serve another version, or the base (None); a trial under way ends with that.
 
-        Raises Conflict for a rejected one or another base's.
+        Raises Conflict for a rejected one, another base's, and one that was forgotten.
         """
         with self._db.transaction():
-            if number is not None:
-                version = self.version(user_id, number)
-                if version.status == "rejected":
-                    raise Conflict(f"v{number} did not pass the gate and is never served.")
-                if version.base_id != base_id:
-                    raise Conflict(f"v{number} belongs to the base {version.base_id}; now serving {base_id}.")
+            if number is not None and (why := self.version(user_id, number).unusable(base_id)):
+                raise Conflict(why)
             self._activate(user_id, base_id, number, retire_as="rolled back")
+
+    def forget(self, user_id: str, seq: int) -> list[AdapterVersion]:
+        """Never serve again what learned from the act with this number: the versions, oldest first.
+
+        Every version learns from all acts before it, so these are the newest ones. Where one of them is served, what
+        it had replaced is served again, or the base. What they wrote beside the base goes with them.
+        """
+        with self._db.transaction() as db:
+            sql = "select * from versions where user_id = ? and last_label >= ? and forgotten_at is null"
+            doomed = [_version(row) for row in self._db.rows(f"{sql} order by number", [user_id, seq])]
+            for version in doomed:
+                sql = "update versions set forgotten_at = ? where user_id = ? and number = ?"
+                db.execute(sql, [now(), user_id, version.number])
+                db.execute("delete from examples where user_id = ? and number = ?", [user_id, version.number])
+            for base_id in {version.base_id for version in doomed}:
+                active = self.active(user_id, base_id)
+                if active is not None and active.forgotten_at is not None:
+                    before = self._db.value(
+                        "select max(number) from versions where user_id = ? and base_id = ? and forgotten_at is null "
+                        "and status = 'retired'",
+                        [user_id, base_id],
+                    )
+                    self._activate(user_id, base_id, before, retire_as="retired")
+            return doomed
+
+    def restart_updates(self, user_id: str, seq: int, reason: str, *, again: bool) -> bool:
+        """End an update that has begun to learn from the act with this number, and queue it anew if `again`; whether
+        there was one. reason: what its end is told with."""
+        with self._db.transaction():
+            begun = [u for u in self.live_updates(user_id) if u.started_at is not None and u.last_label >= seq]
+            for update in begun:
+                self.set_state(update.id, "cancelled", reason)
+                if not again:
+                    continue
+                trusted = self.trusted(user_id, update.base_id)
+                self.queue(
+                    user_id,
+                    update.base_id,
+                    update.trigger,
+                    update.seed,
+                    trusted.number if trusted else None,
+                    (0, 0),
+                    update.config,
+                )
+            return bool(begun)
 
     def mark(self, user_id: str, number: int, status: VersionStatus) -> None:
         """Set a version's status."""
@@ -320,4 +365,5 @@ def _version(row: Row) -> AdapterVersion:
         gate=json.loads(row["gate"]),
         manifest_sha256=row["manifest_sha256"],
         created_at=row["created_at"],
+        forgotten_at=row["forgotten_at"],
     )

@@ -41,6 +41,7 @@ SENTENCES = {
     "assistant/accounts.py": {"", "__init__"},
     "assistant/administration.py": {"", "_readable"},
     "assistant/evidence.py": {"_click"},
+    "assistant/forgetting.py": {"", "unlearn"},
     "assistant/joining.py": {"", "__init__"},
     "assistant/limits.py": {"__init__"},
     "assistant/probation.py": {"words", "stories", "_told", "_compared", "_liked", "_name"},
@@ -51,6 +52,7 @@ SENTENCES = {
     "assistant/turns.py": {"join"},
     "assistant/ui/sign_in.py": {"sign_in"},
     "assistant/updates.py": {"cancel", "start"},
+    "feedback/types.py": {"unusable"},
 }
 SINGLE = {"deleted", "disabled", "requests"}  # words that sentences are filled with
 

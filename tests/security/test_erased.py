@@ -108,3 +108,22 @@ def test_nothing_is_left_of_somebody_who_left(mynah: Mynah) -> None:
     assert found_in(folder, wanted) == {}, "after its end"
     kept = {what: word.encode() for what, word in others.items()} | before
     assert set(found_in(folder, kept)) == set(kept)
+
+
+def test_nothing_is_left_of_clicks_that_were_taken_back(mynah: Mynah) -> None:
+    folder = mynah.config.data_dir
+    user = live_a_little(mynah, NAME, WORDS)
+    said = {what: WORDS[what].encode() for what in ("comment", "edit", "preference", "liked")}
+    stays = {what: WORDS[what].encode() for what in ("system", "message", "title")}
+    learned = numbers_of(mynah, user)
+    try:
+        assert set(found_in(folder, said | learned)) == set(said | learned)
+        for event in mynah.store.acts.events(user.id)[:4]:
+            if event.retracted_at is None:
+                mynah.learning.retract(user, event.id)
+        assert found_in(folder, said | learned) == {}, "while the server goes on"
+        assert set(found_in(folder, stays)) == set(stays), "the chat is still there"
+        assert [version.forgotten_at is not None for version in mynah.store.versions.versions(user.id)] == [True]
+    finally:
+        mynah.close()
+    assert found_in(folder, said | learned) == {}, "after its end"

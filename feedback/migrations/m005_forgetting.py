@@ -1,0 +1,17 @@
+"""What is taken back leaves nothing: when a version was forgotten, and no words in acts that were taken back before."""
+
+from __future__ import annotations
+
+from sqlite_utils import Database
+
+_STATEMENTS = (
+    "alter table versions add column forgotten_at text",
+    "update feedback set payload = '{}' where retracted_at is not null",
+    "delete from feedback_replies where feedback_id in (select id from feedback where retracted_at is not null)",
+)
+
+
+def forgetting(db: Database) -> None:
+    """Add the column and erase."""
+    for statement in _STATEMENTS:
+        db.execute(statement)
