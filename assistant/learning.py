@@ -253,6 +253,12 @@ class Learning:
         live = self._store.acts.live_for_reply(reply_id, "thumb")
         return int(live[-1].payload["thumb"]) if live else 0
 
+    def cost_of_retracting(self, user: User, feedback_id: str) -> str:
+        """The versions that would go if an act were taken back, "" for none."""
+        seq = self._store.acts.seq(feedback_id)
+        gone = [] if seq is None else self._store.versions.learned_from(user.id, seq)
+        return ", ".join(version.name for version in gone)
+
     def alone(self, user: User) -> AbstractContextManager[None]:
         """Within the block nobody else changes what is known of this person."""
         return self._heads.lock(user.id)

@@ -22,7 +22,8 @@ MOST_UNDONE = 3  # deleted chats that are offered back
 class Shown:
     """One reply with what the person has said about it; `said` is the quiet line after a click.
 
-    learn: whether it takes feedback; cut: it ended at its limit of so many tokens, 0 when it did not.
+    learn: whether it takes feedback; cost: the versions that would go with its thumb; cut: it ended at its limit of so
+    many tokens, 0 when it did not.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Shown:
     comment: str
     said: str
     learn: bool = False
+    cost: str = ""
     cut: int = 0
 
 
@@ -157,7 +159,8 @@ class ChatView:
     def _shown(self, message: Message, reply: Reply | None) -> Shown:
         if reply is None:
             return Shown("", message.content, "", "", 0, (), "", "")
-        given = thumb_given(self.mynah, reply.id)
+        thumbs = self.mynah.store.acts.live_for_reply(reply.id, "thumb")
+        given = thumbs[-1].payload if thumbs else {}
         by, by_long = wrote(reply.arm, reply.version)
         limit = int(reply.sampling.get("max_tokens", 0))
         return Shown(
@@ -170,6 +173,7 @@ class ChatView:
             comment=str(given.get("comment", "")),
             said=self.said.get(reply.id, ""),
             learn=reply.learn,
+            cost=self.mynah.learning.cost_of_retracting(self.user, thumbs[-1].id) if thumbs else "",
             cut=limit if limit and not reply.ended and len(reply.token_ids) // 4 >= limit else 0,
         )
 

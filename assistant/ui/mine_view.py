@@ -99,8 +99,14 @@ class MineView:
         known = [told(view.preference) for view in views if view.known and not view.corrected][:3]
         beginning = say("It is beginning to see what you like.")
         summary = say("Most clearly, you like {likes}.", likes=listed(known)) if known else beginning
+        costs = {
+            click.feedback_id: self.mynah.learning.cost_of_retracting(self.user, click.feedback_id)
+            for clicks in behind.values()
+            for click in clicks
+        }
         return show(
             "taste.html",
+            costs=costs,
             labels=self.labels,
             corrected=any(view.corrected for view in views),
             summary=summary,

@@ -225,15 +225,20 @@ class Versions:
                 raise Conflict(why)
             self._activate(user_id, base_id, number, retire_as="rolled back")
 
+    def learned_from(self, user_id: str, seq: int) -> list[AdapterVersion]:
+        """The versions that know of the act with this number, oldest first: every version learns from all acts before
+        it, so these are the newest ones."""
+        sql = "select * from versions where user_id = ? and last_label >= ? and forgotten_at is null order by number"
+        return [_version(row) for row in self._db.rows(sql, [user_id, seq])]
+
     def forget(self, user_id: str, seq: int) -> list[AdapterVersion]:
         """Never serve again what learned from the act with this number: the versions, oldest first.
 
-        Every version learns from all acts before it, so these are the newest ones. Where one of them is served, what
-        it had replaced is served again, or the base. What they wrote beside the base goes with them.
+        Where one of them is served, what it had replaced is served again, or the base. What they wrote beside the base
+        goes with them.
         """
         with self._db.transaction() as db:
-            sql = "select * from versions where user_id = ? and last_label >= ? and forgotten_at is null"
-            doomed = [_version(row) for row in self._db.rows(f"{sql} order by number", [user_id, seq])]
+            doomed = self.learned_from(user_id, seq)
             for version in doomed:
                 sql = "update versions set forgotten_at = ? where user_id = ? and number = ?"
                 db.execute(sql, [now(), user_id, version.number])

@@ -113,6 +113,32 @@ def start_over(page: Page) -> None:
     expect(page.locator("#tried section")).to_have_count(0)
 
 
+def test_a_click_taken_back_says_which_versions_go_with_it(page: Page, site: Site, policy: Policy) -> None:
+    site.add("Una")
+    sign_in(page, site, "Una")
+    expect(page.get_by_role("heading", name="Hello, Una.")).to_be_visible()
+    ask(page, "What is a hive?").get_by_role("button", name="Good reply").click()
+    expect(page.locator("#thread .said").first).to_be_visible()
+    give_version(site, policy, "Una")
+    page.reload()
+    page.get_by_role("button", name="Good reply").click()
+    sure = page.get_by_role("button", name="Forget this click and v1?")
+    expect(sure).to_be_visible()
+    expect(sure).to_have_count(0, timeout=6000)  # who does nothing loses nothing
+    page.get_by_role("button", name="Good reply").click()
+    sure.click()
+    said = page.locator("#thread .said").first
+    expect(said).to_have_text(
+        "Taken back. Gone with it, having learned from it: v1. From now on it is base that answers."
+    )
+    expect(page.get_by_role("button", name="Good reply")).to_have_attribute("aria-pressed", "false")
+    page.goto(f"{site.url}/my-assistant")
+    version = page.locator("#versions li", has_text="v1")
+    expect(version).to_contain_text("gone: it had learned from a click that was taken back")
+    expect(version.get_by_role("button")).to_have_count(0)
+    expect(page.locator("#versions .here")).to_contain_text("base")
+
+
 def test_everything_goes_with_a_receipt(page: Page, site: Site) -> None:
     site.add("Noa")
     sign_in(page, site, "Noa")

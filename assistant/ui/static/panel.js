@@ -24,7 +24,7 @@ const copy = async (button) => {
 
 // Whatever cannot be taken back asks once more, in its own place, and goes on asking when the panel is drawn anew meanwhile.
 let asked = { of: '', until: 0 };
-const nameOf = (button) => JSON.stringify([button.dataset.act, button.dataset.id, button.dataset.name]);
+const nameOf = ({ dataset: { act, id, name, reply, thumb } }) => JSON.stringify([act, id, name, reply, thumb]);
 const ask = (button) => {
   const before = button.innerHTML;
   const label = button.getAttribute('aria-label');
