@@ -9,9 +9,10 @@ STAMP := $(VENV)/.made
 
 setup: $(STAMP)
 
-$(STAMP): requirements.lock
+$(STAMP): requirements.lock deploy/torch.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r deploy/torch.txt
 	touch $(STAMP)
 
 run: setup  ## start Mynah; the first run fetches the base model and makes the admin account

@@ -1,25 +1,19 @@
 #!/bin/sh
-# Write requirements.lock: exact versions of everything pyproject.toml asks for, development tools included.
+# Write requirements.lock: exact versions, with hashes, of everything pyproject.toml asks for, development tools included.
 #
-# Versions without hashes, on purpose: torch is one version with several builds (CPU, CUDA), and a hash would allow
-# only one of them. torch is pinned first, so that no open range of another package picks a newer build.
+# torch stands apart in deploy/torch.txt, without a hash: it is one version with several builds (CPU, CUDA), and each
+# brings the NVIDIA libraries it wants. Everything else that torch needs is in the lock.
 set -eu
 python=${1:-python3}
-torch=2.13.0
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$python" -m venv "$work/venv"
-"$work/venv/bin/python" -m pip install --quiet --upgrade pip
-"$work/venv/bin/python" - > "$work/wanted" <<'PY'
-import tomllib
-project = tomllib.load(open("pyproject.toml", "rb"))["project"]
-print(*project["dependencies"], *project["optional-dependencies"]["dev"], sep="\n")
-PY
-echo "torch==$torch" > "$work/constraints"
-"$work/venv/bin/python" -m pip install --quiet -c "$work/constraints" -r "$work/wanted"
+"$work/venv/bin/python" -m pip install --quiet uv
+"$work/venv/bin/uv" pip compile pyproject.toml --extra dev --upgrade --generate-hashes --python-version 3.11 \
+    --constraints deploy/torch.txt --no-emit-package torch --no-annotate --no-header --quiet --output-file "$work/lock"
 {
-    echo "# Exact versions of everything Mynah runs and is tested with. Written by \`make lock\`; do not edit."
-    "$work/venv/bin/python" -m pip freeze --exclude pip --exclude setuptools | sed 's/^torch==.*/torch=='"$torch"'/'
-} > "$work/lock"
-mv "$work/lock" requirements.lock
+    echo "# Everything Mynah runs and is tested with, but torch (deploy/torch.txt). Written by \`make lock\`; do not edit."
+    awk '/^[a-z]/ { kept = $0 !~ /^(nvidia|cuda|triton)-?/ } kept' "$work/lock"
+} > "$work/whole"
+mv "$work/whole" requirements.lock

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -70,3 +71,17 @@ def test_the_unit_starts_what_is_there_and_gives_up_where_trying_again_is_of_no_
     folders = dict(word.split("=") for word in service["Environment"].split())
     assert folders["MYNAH_DATA_DIR"] == f"/var/lib/{service['StateDirectory']}"
     assert folders["MYNAH_MODELS_DIR"].startswith(f"/var/cache/{service['CacheDirectory']}/")
+
+
+def test_the_lock_names_every_file_by_hash_but_torchs() -> None:
+    lines = [line for line in (ROOT / "requirements.lock").read_text("utf-8").splitlines() if not line.startswith("#")]
+    locked = {line.split("==")[0]: number for number, line in enumerate(lines) if "==" in line}
+    for name, number in locked.items():
+        assert re.fullmatch(r" +--hash=sha256:[0-9a-f]{64}( \\)?", lines[number + 1]), name
+    assert len(locked) > 60 and "torch" not in locked
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    assert {re.match(r"[\w-]+", each)[0] for each in wanted} - {"torch"} <= set(locked)  # type: ignore[index]
+    assert re.fullmatch(r"torch==[\d.]+\n", (DEPLOY / "torch.txt").read_text("utf-8"))
+    for maker in (ROOT / "Makefile", DEPLOY / "Dockerfile"):
+        assert "--no-deps --require-hashes -r requirements.lock" in maker.read_text("utf-8")
