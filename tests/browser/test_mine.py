@@ -114,12 +114,12 @@ def start_over(page: Page) -> None:
 
 
 def test_a_click_taken_back_says_which_versions_go_with_it(page: Page, site: Site, policy: Policy) -> None:
-    site.add("Una")
-    sign_in(page, site, "Una")
-    expect(page.get_by_role("heading", name="Hello, Una.")).to_be_visible()
+    site.add("Ulla")
+    sign_in(page, site, "Ulla")
+    expect(page.get_by_role("heading", name="Hello, Ulla.")).to_be_visible()
     ask(page, "What is a hive?").get_by_role("button", name="Good reply").click()
     expect(page.locator("#thread .said").first).to_be_visible()
-    give_version(site, policy, "Una")
+    give_version(site, policy, "Ulla")
     page.reload()
     page.get_by_role("button", name="Good reply").click()
     sure = page.get_by_role("button", name="Forget this click and v1?")
