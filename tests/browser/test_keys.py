@@ -17,8 +17,8 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def fay(site: Site) -> str:
     """Somebody without a mouse."""
-    site.add("Fay")
-    return "Fay"
+    site.add("Gwen")
+    return "Gwen"
 
 
 @pytest.fixture
