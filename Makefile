@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
+LLAMA_CPP := .cache/ecosystem/llama.cpp
 
-.PHONY: setup run test soak lint demo bench bench-speed screenshots lock clean
+.PHONY: setup run test test-ecosystem soak lint demo bench bench-speed screenshots lock clean
 
 setup: $(STAMP)
 
@@ -25,6 +26,14 @@ test: setup  ## every test, the browser tests included
 
 soak: setup  ## the tests of chance with their whole counts; `make test` tries a tenth (tests/soak.py)
 	OMP_NUM_THREADS=1 MYNAH_SOAK=1 $(BIN)/python -m pytest tests/security tests/feedback --timeout 14400
+
+test-ecosystem: setup $(LLAMA_CPP)/.made  ## what needs other projects: llama.cpp loads an export (compiled first: minutes)
+	$(BIN)/python -m pytest -m ecosystem tests/ecosystem
+
+$(LLAMA_CPP)/.made:
+	$(PYTHON) -m venv $(LLAMA_CPP)
+	$(LLAMA_CPP)/bin/python -m pip install --quiet --disable-pip-version-check llama-cpp-python==0.3.36
+	touch $@
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,41 +1,59 @@
-"""Take a version elsewhere: a zip that plain PEFT loads, with a model card and a manifest.
+"""Take a version elsewhere: a zip for PEFT, vLLM, llama.cpp and Ollama, or merged into the base.
 
-    adapter_config.json          PEFT's own, naming the base without any local path
-    adapter_model.safetensors    fp32 tensors, byte for byte those of the version
-    README.md                    model card: what it is, what it needs, how it was judged
-    manifest.json                sha256 and size of each file; base id, name, revision and source
+    peft      adapter_config.json, adapter_model.safetensors: byte for byte those of the version
+    vllm      the same, and serve.sh, the command that serves it
+    gguf      adapter.gguf and a Modelfile
+    merged    the unquantized base with the adapter added to its weights, and its tokenizer
+    all       README.md (model card: what it is, how it was judged and checked), manifest.json (sha256 and size of each
+              file; base id, name, revision and source)
 
-The same version gives the same bytes. Left out on purpose: the base's weights, and anything about the person but how
-many labels the version learned from.
+Before anything is handed out, another process loads it as its user would and compares (adapters/export_check.py): it
+must do to the log-probabilities of replies what the version does. The same version gives the
+same bytes. Left out on purpose: anything about the person but how many labels the version learned from.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
+import shutil
+import subprocess
+import sys
+import tempfile
 import zipfile
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, Literal, get_args
+
+from safetensors.numpy import load_file
 
 from adapters.base_model import BaseFiles, origin
-from adapters.files import read_json, write_whole
+from adapters.files import TEMPORARY, read_json, sha256_file, sha256_json, write_json
+from adapters.gguf_adapter import write_gguf
+from adapters.rendering import DEFAULT_SYSTEM
 from adapters.versions import ABOUT, CONFIG, WEIGHTS, verify
+from feedback.errors import ExportFailed
+
+Format = Literal["peft", "vllm", "gguf", "merged"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+# Of what the adapter does, squared: beyond it a bundle is refused; no adapter at all differs by 1, another's by 2. A
+# merge rounds its weights to the base's precision, which for an adapter that does little is some percent of that.
+MOST_OFF: dict[Format, float] = {"peft": 0.01, "vllm": 0.01, "gguf": 0.01, "merged": 0.25}
+ROOT = Path(__file__).resolve().parent.parent
 
 CARD = """---
 base_model: {base_name}
-library_name: peft
+library_name: {library}
 pipeline_tag: text-generation
 tags:
 - lora
 - mynah
 ---
 
-# A LoRA adapter made by Mynah
+# {title}
 
 It shifts {base_name} towards the taste of one person, learned from {labels} acts of feedback. It holds none of their
-texts.
+texts, but can repeat words that it learned from.
 
 ## The base it belongs to
 
@@ -47,9 +65,29 @@ texts.
 
 It was trained and judged on these weights; on others of the same name, a fine-tune for one, nothing is known of it.
 
-## Loading it
+## Using it
 
-```python
+{use}
+## How it was judged
+
+{gate}
+## How this file was checked
+
+It was loaded in a process of its own, on the unquantized base, on {replies} replies with {tokens} tokens.
+
+| | |
+|---|---|
+| it does to each token's log-probability what the version does, but for | {off:.2%} (squares; at most {most:.0%}) |
+| KL from the version as it is served (base in {quantize}), nats a token | {kl:.3f} |
+| the same preference between the version's reply and the base's as there | {agreement:.0%} of {contrasts} |
+
+## Where it comes from
+
+{about}
+"""
+
+USE: dict[Format, str] = {
+    "peft": """```python
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
@@ -58,44 +96,156 @@ model = PeftModel.from_pretrained(base, "the folder this file is in")
 ```
 
 Do not merge it into a 4-bit base; merge into full precision and measure again.
+""",
+    "vllm": """```sh
+sh serve.sh "the folder or hub id of the base"   # an OpenAI server; the model's name there is {name}
+```
+""",
+    "gguf": """With a GGUF of the base, which is not in here:
 
-## How it was judged
+```sh
+llama-cli -m base.gguf --lora adapter.gguf -sys "{system}"
+```
 
-{gate}
-## Where it comes from
+With Ollama, put it beside the Modelfile as base.gguf; then `ollama create {name} -f Modelfile` and `ollama run {name}`.
+""",
+    "merged": """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-{about}
+model = AutoModelForCausalLM.from_pretrained("the folder this file is in")
+tokenizer = AutoTokenizer.from_pretrained("the folder this file is in")
+```
+
+The adapter is part of the weights and cannot be taken off.
+""",
+}
+
+SERVE = """#!/bin/sh
+# Serve the base with this adapter; needs vLLM (https://docs.vllm.ai).
+exec vllm serve "${{1:?name the folder or hub id of {base}}}" --enable-lora --max-lora-rank {rank} \\
+    --lora-modules "{name}=$(cd "$(dirname "$0")" && pwd)"
+"""
+MODELFILE = """FROM ./base.gguf
+ADAPTER ./adapter.gguf
+SYSTEM {system}
 """
 
 
-def export_peft(folder: Path, files: BaseFiles, about: Mapping[str, Any], out: BinaryIO | Path) -> None:
-    """Write a version folder as a zip, to a binary stream or to a file in one step.
+_checked: dict[str, Checked] = {}  # by what was checked
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the other process found.
+
+    off: squared difference between what the bundle and the version do to log-probabilities on the unquantized base,
+    over the latter squared; kl: from the version where it is served, nats a token, on its replies; agreement: share of
+    the contrasts (the version's reply and the base's) whose preference moves the same way as there.
+    """
+
+    replies: int
+    tokens: int
+    contrasts: int
+    kl: float
+    agreement: float
+    off: float
+
+
+def export_version(
+    folder: Path, files: BaseFiles, about: Mapping[str, Any], kind: Format, out: Path, work: Path
+) -> Checked:
+    """Write a version folder as a zip to a file, in one step, once it has been checked.
 
     about: what the card tells; `gate` may hold the stored checks, `labels` their number; anything else that is a plain
-    number or word is listed. Raises CorruptFile when the version is not what was written.
+    number or word is listed. work: a folder for what is written meanwhile; nothing of it is left. Raises CorruptFile
+    when the version is not what was written, NotSupported for a base that a format does not know, and ExportFailed,
+    with the reason, when the bundle does not do what the version does.
     """
     verify(folder)
     base = origin(files)
     kept: dict[str, Any] = read_json(folder / ABOUT) if (folder / ABOUT).exists() else {}
     told = {**kept, **about}
-    config = read_json(folder / CONFIG) | {"base_model_name_or_path": base["name"], "revision": base["revision"]}
-    content = {
-        CONFIG: _json(config),
-        WEIGHTS: (folder / WEIGHTS).read_bytes(),
-        "README.md": _card(base, told).encode(),
-    }
-    hashes = {
-        name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in sorted(content.items())
-    }
-    content["manifest.json"] = _json({"base": base, "files": hashes, "version": _plain(told)})
-    packed = _zip(content)
-    if isinstance(out, Path):
-        write_whole(out, packed)
-    else:
-        out.write(packed)
+    name = f"mynah-{told.get('version', folder.name)}"
+    work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=work) as scratch:
+        bundle = Path(scratch) / "bundle"
+        bundle.mkdir()
+        _fill(bundle, folder, files, kind, base, name)
+        checked = check_bundle(folder, files, kind, bundle)
+        (bundle / "README.md").write_text(_card(base, told, kind, name, files, checked), "utf-8")
+        hashes = {
+            path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in sorted(bundle.iterdir())
+        }
+        write_json(bundle / "manifest.json", {"base": base, "files": hashes, "format": kind, "version": _plain(told)})
+        packed = Path(scratch) / "bundle.zip"
+        _zip(bundle, packed)
+        shutil.copyfile(packed, part := out.with_name(f"{TEMPORARY}{out.name}"))
+        part.replace(out)
+    return checked
 
 
-def _card(base: Mapping[str, str], about: Mapping[str, Any]) -> str:
+def check_bundle(folder: Path, files: BaseFiles, kind: Format, bundle: Path) -> Checked:
+    """Load a bundle in a process of its own and compare it with the version. Raises ExportFailed with the reason.
+
+    The same bytes for the same version are checked once in the life of this process.
+    """
+    content = {path.name: sha256_file(path) for path in sorted(bundle.iterdir())}
+    key = sha256_json([kind, files.base_id, sha256_file(folder / WEIGHTS), content])
+    if key in _checked:
+        return _checked[key]
+    checked = Checked(**_elsewhere("check", folder, files, kind, bundle))
+    if not checked.off <= MOST_OFF[kind]:
+        raise ExportFailed(
+            f"The {kind} export does something else than the version ({checked.off:.0%} of its effect differs, at most "
+            f"{MOST_OFF[kind]:.0%} may), so it is not handed out. Please report this."
+        )
+    _checked[key] = checked
+    return checked
+
+
+def _fill(bundle: Path, folder: Path, files: BaseFiles, kind: Format, base: Mapping[str, str], name: str) -> None:
+    """What a format consists of, without card and manifest."""
+    lora = read_json(folder / CONFIG) | {"base_model_name_or_path": base["name"], "revision": base["revision"]}
+    if kind in ("peft", "vllm"):
+        write_json(bundle / CONFIG, lora)
+        shutil.copyfile(folder / WEIGHTS, bundle / WEIGHTS)
+    if kind == "vllm":
+        (bundle / "serve.sh").write_text(SERVE.format(base=base["name"], rank=max(8, lora["r"]), name=name), "utf-8")
+    if kind == "gguf":
+        model = read_json(files.full / "config.json")
+        write_gguf(bundle / "adapter.gguf", load_file(folder / WEIGHTS), lora, model, name)
+        (bundle / "Modelfile").write_text(MODELFILE.format(system=json.dumps(DEFAULT_SYSTEM)), "utf-8")
+    if kind == "merged":
+        _elsewhere("merge", folder, files, kind, bundle)
+
+
+def _elsewhere(what: str, folder: Path, files: BaseFiles, kind: Format, bundle: Path) -> dict[str, Any]:
+    """Run adapters/export_check.py; what it prints last. Raises ExportFailed with the last line of what went wrong."""
+    job = {
+        "what": what,
+        "version": str(folder),
+        "bundle": str(bundle),
+        "format": kind,
+        "base": {key: str(value) for key, value in asdict(files).items()},
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "adapters.export_check"],
+        input=json.dumps(job),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["it was ended from outside; there may be too little memory"])[-1]
+        raise ExportFailed(f"The {kind} export could not be made: {said[:300]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _card(
+    base: Mapping[str, str], about: Mapping[str, Any], kind: Format, name: str, files: BaseFiles, checked: Checked
+) -> str:
     checks = about.get("gate") or []
     rows = "".join(
         f"| {c['check']} | {c['value']:.4g} | {c['bound']:.4g} | {'passed' if c['passed'] else 'failed'} |\n"
@@ -104,15 +254,23 @@ def _card(base: Mapping[str, str], about: Mapping[str, Any]) -> str:
     gate = (
         f"| check | value | bound | |\n|---|---|---|---|\n{rows}" if rows else "No checks were handed over with it.\n"
     )
-    facts = "\n".join(f"- {name}: {value}" for name, value in sorted(_plain(about).items()))
+    facts = "\n".join(f"- {key}: {value}" for key, value in sorted(_plain(about).items()))
+    merged = "A model with a LoRA adapter merged into it, made by Mynah"
+    title = merged if kind == "merged" else "A LoRA adapter made by Mynah"
     return CARD.format(
         base_name=base["name"],
+        library={"gguf": "gguf", "merged": "transformers"}.get(kind, "peft"),
+        title=title,
         base_id=base["id"],
         revision=base["revision"],
         source=base["source"],
         labels=about.get("labels", "an unknown number of"),
+        use=USE[kind].format(name=name, system=DEFAULT_SYSTEM) if kind in ("vllm", "gguf") else USE[kind],
         gate=gate,
+        quantize={"none": "full precision"}.get(files.quantize, files.quantize.upper()),
         about=facts or "Nothing was handed over with it.",
+        most=MOST_OFF[kind],
+        **asdict(checked),
     )
 
 
@@ -125,17 +283,14 @@ def _plain(about: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
-
-
-def _zip(content: Mapping[str, bytes]) -> bytes:
-    """A zip with a fixed date on every entry, so that the same content gives the same bytes."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in sorted(content.items()):
-            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
+def _zip(folder: Path, out: Path) -> None:
+    """A zip with a fixed date on every entry, so that the same content gives the same bytes; weights are not packed,
+    which would take long and save little."""
+    with zipfile.ZipFile(out, "w") as archive:
+        for path in sorted(folder.iterdir()):
+            entry = zipfile.ZipInfo(path.name, (1980, 1, 1, 0, 0, 0))
+            small = path.stat().st_size < 2**20
+            entry.compress_type = zipfile.ZIP_DEFLATED if small else zipfile.ZIP_STORED
             entry.external_attr = 0o644 << 16
-            archive.writestr(entry, data)
-    return buffer.getvalue()
+            with path.open("rb") as source, archive.open(entry, "w", force_zip64=not small) as target:
+                shutil.copyfileobj(source, target, 2**20)

@@ -21,7 +21,7 @@ from assistant.accounts import Accounts
 from assistant.administration import COMMAND_LINE, Administration
 from assistant.config import Config
 from assistant.lock import DataLock, describe, holder
-from feedback.errors import Conflict, InvalidInput, NotFound, NotSaved
+from feedback.errors import Conflict, InvalidInput, NotFound
 from feedback.store import Store
 from feedback.types import LIVE_STATES, Update, User
 
@@ -211,10 +211,9 @@ def export(config: Config, given: dict[str, Any]) -> int:
     """Write a version as a zip."""
     from adapters.base_model import prepare_base
     from adapters.versions import VersionFiles
-    from assistant.exports import active_version, check_format, export_zip, find_version
+    from assistant.exports import active_version, check_format, export_to, find_version
 
-    check_format(given["format"])
-    out: Path = given["out"]
+    kind, out = check_format(given["format"]), cast(Path, given["out"])
     with _accounts(config) as (accounts, store):
         user = accounts.find(given["name"])
         files = prepare_base(config.base_model, config.models_dir, cast("Quantize", config.quantize))
@@ -222,13 +221,9 @@ def export(config: Config, given: dict[str, Any]) -> int:
             version = find_version(store, user, given["version"])
         else:
             version = active_version(store, user, files.base_id)
-        content = export_zip(VersionFiles(config.adapters), files, version)
+        export_to(VersionFiles(config.adapters), files, version, kind, out, config.jobs)
         _admins(accounts, store).note(COMMAND_LINE, "exported a version of", user, version=version.name)
-    try:
-        out.write_bytes(content)
-    except OSError as error:
-        raise NotSaved(f"{out} was not written: {error.strerror}.") from error
-    print(f"Wrote {version.name} of {user.name} to {out} ({len(content) >> 10} KB).")
+    print(f"Wrote {version.name} of {user.name} to {out} ({out.stat().st_size >> 10} KB).")
     return 0
 
 

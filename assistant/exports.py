@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import io
+from pathlib import Path
 
 from adapters.base_model import BaseFiles
-from adapters.export import export_peft
+from adapters.export import FORMATS, Format, export_version
 from adapters.versions import VersionFiles
 from assistant.updates import version_number
-from feedback.errors import Conflict, InvalidInput, NotFound, NotSupported
+from feedback.errors import Conflict, InvalidInput, NotFound, NotSaved
 from feedback.store import Store
 from feedback.types import AdapterVersion, User
 
-FORMATS = ("peft", "merged", "gguf", "vllm")
 
-
-def check_format(name: str) -> None:
-    """Let through only what can be written. Raises InvalidInput, NotSupported."""
-    if name not in FORMATS:
-        raise InvalidInput(f"format is {name[:40]!r}; it can be {', '.join(FORMATS)}.", param="format")
-    if name != "peft":
-        raise NotSupported(f"This Mynah does not write the format {name}; it writes peft.", param="format")
+def check_format(name: str) -> Format:
+    """Let through only what can be written. Raises InvalidInput."""
+    for known in FORMATS:
+        if name == known:
+            return known
+    raise InvalidInput(f"format is {name[:40]!r}; it can be {', '.join(FORMATS)}.", param="format")
 
 
 def find_version(store: Store, user: User, name: str) -> AdapterVersion:
@@ -39,10 +37,13 @@ def active_version(store: Store, user: User, base_id: str) -> AdapterVersion:
     return version
 
 
-def export_zip(versions: VersionFiles, files: BaseFiles, version: AdapterVersion) -> bytes:
-    """A version as a zip that plain PEFT loads.
+def export_to(
+    versions: VersionFiles, files: BaseFiles, version: AdapterVersion, kind: Format, out: Path, work: Path
+) -> None:
+    """Write a version to a file, as a zip, once another process has checked that it does what the version does.
 
-    Raises CorruptFile, and Conflict for a version that is another base's or was forgotten.
+    work: a folder for what is written meanwhile. Raises CorruptFile, NotSupported and ExportFailed; Conflict for a
+    version that is another base's or was forgotten; NotSaved when the disk refuses.
     """
     if version.forgotten_at is not None:
         raise Conflict(version.unusable(files.base_id))
@@ -50,12 +51,13 @@ def export_zip(versions: VersionFiles, files: BaseFiles, version: AdapterVersion
         raise Conflict(
             f"{version.name} belongs to the base {version.base_id}, and this is {files.base_id}; name that one."
         )
-    out = io.BytesIO()
     about = {
         "version": version.name,
         "status": version.status,
         "gate": version.gate,
         "created_at": version.created_at,
     }
-    export_peft(versions.check(version), files, about, out)
-    return out.getvalue()
+    try:
+        export_version(versions.check(version), files, about, kind, out, work)
+    except OSError as error:
+        raise NotSaved(f"{out.name} was not written: {error.strerror}. Free some disk space.") from error

@@ -89,6 +89,12 @@ class CorruptFile(MynahError, RuntimeError):
     code = "corrupt_file"
 
 
+class ExportFailed(MynahError):
+    """What was made for use elsewhere did not pass its check, or could not be made; nothing is handed out."""
+
+    code = "export_failed"
+
+
 class NotSupported(MynahError, NotImplementedError):
     """Understood, but not something this server can do."""
 

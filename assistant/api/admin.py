@@ -6,16 +6,20 @@ All that changes something goes through `Administration` and `Joining`, which wr
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Query
-from fastapi.responses import Response
+from fastapi.responses import FileResponse
 from pydantic import StrictBool
+from starlette.background import BackgroundTask
 
+from assistant.adoption import remove as delete_folder
 from assistant.api.deps import Admin, Served, Strict
 from assistant.api.versions import versions_view
-from assistant.exports import check_format, export_zip, find_version
+from assistant.exports import check_format, export_to, find_version
 from assistant.mynah import Mynah
 from feedback.types import User
 
@@ -87,15 +91,21 @@ def versions(name: str, mynah: Served, admin: Admin) -> dict[str, Any]:
 
 
 @router.get("/users/{name}/versions/{version}/export")
-def export(name: str, version: str, mynah: Served, admin: Admin, format: str = "peft") -> Response:
-    """A version as a zip."""
-    check_format(format)
-    user = mynah.accounts.find(name)
-    content = export_zip(mynah.versions, mynah.files, find_version(mynah.store, user, version))
-    mynah.admins.note(admin.id, "exported a version of", user, version=version, format=format)
-    filename = quote(f"{user.name}-{version}-{format}.zip")
-    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{filename}"}
-    return Response(content, media_type="application/zip", headers=headers)
+def export(name: str, version: str, mynah: Served, admin: Admin, format: str = "peft") -> FileResponse:
+    """A version as a zip, made and checked now: it takes some seconds."""
+    kind, user = check_format(format), mynah.accounts.find(name)
+    found = find_version(mynah.store, user, version)
+    mynah.config.jobs.mkdir(parents=True, exist_ok=True)
+    folder = Path(mkdtemp(prefix="export-", dir=mynah.config.jobs))  # what a crash leaves is swept at the next start
+    try:
+        export_to(mynah.versions, mynah.files, found, kind, folder / "export.zip", folder)
+    except BaseException:
+        delete_folder(folder)
+        raise
+    mynah.admins.note(admin.id, "exported a version of", user, version=version, format=kind)
+    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(f'{user.name}-{version}-{kind}.zip')}"}
+    gone = BackgroundTask(delete_folder, folder)
+    return FileResponse(folder / "export.zip", media_type="application/zip", headers=headers, background=gone)
 
 
 @router.post("/invitations", status_code=201)

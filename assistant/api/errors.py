@@ -21,6 +21,7 @@ from feedback.errors import (
     Busy,
     Conflict,
     CorruptFile,
+    ExportFailed,
     InvalidInput,
     MynahError,
     NotFound,
@@ -42,6 +43,7 @@ STATUS: dict[type[MynahError], int] = {
     NotSupported: 501,
     BaseModelError: 503,
     CorruptFile: 503,
+    ExportFailed: 503,
     NotSaved: 507,
 }
 _TYPES = {401: "authentication_error", 404: "not_found_error", 409: "conflict_error", 429: "rate_limit_error"}

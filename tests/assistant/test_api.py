@@ -316,9 +316,13 @@ def test_an_admin_manages_people(mynah: Mynah, boss: Person, ada: Person, policy
     assert packed.status_code == 200 and packed.headers["content-type"] == "application/zip"
     members = zipfile.ZipFile(io.BytesIO(packed.content)).namelist()
     assert {"adapter_config.json", "adapter_model.safetensors", "README.md", "manifest.json"} <= set(members)
-    for name, status in (("merged", 501), ("gguf", 501), ("vllm", 501), ("doc", 400)):
-        refused = boss.http.get(f"/v1/admin/users/Ada/versions/v1/export?format={name}")
-        assert refused.status_code == status and name in refused.json()["error"]["message"]
+    for name, held in (("merged", "model.safetensors"), ("gguf", "adapter.gguf"), ("vllm", "serve.sh")):
+        packed = boss.http.get(f"/v1/admin/users/Ada/versions/v1/export?format={name}")
+        assert packed.status_code == 200 and packed.headers["content-disposition"].endswith(f"Ada-v1-{name}.zip")
+        assert held in zipfile.ZipFile(io.BytesIO(packed.content)).namelist()
+    refused = boss.http.get("/v1/admin/users/Ada/versions/v1/export?format=doc")
+    assert refused.status_code == 400 and "doc" in refused.json()["error"]["message"]
+    assert list(mynah.config.jobs.iterdir()) == [], "nothing is left of what was made"
     last = boss.http.delete("/v1/me")
     assert last.status_code == 409 and "last admin" in last.json()["error"]["message"]
 

@@ -186,7 +186,6 @@ def test_people_and_keys_without_a_server(here: Here, place: Place) -> None:
         (["serve", "--data-dir", "/proc/mynah"], "cannot be used"),
         (["serve", "--host", "256.0.0.1"], "host"),
         (["user"], "required"),
-        (["export", "Ada", "--format", "gguf", "--out", "x"], "gguf"),
         (["restore", "/nowhere.zip"], "no file"),
         (["backup", "/tmp/none.zip"], "nothing to back up"),
         (["update", "Ada"], "no data folder"),

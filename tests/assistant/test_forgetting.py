@@ -11,6 +11,7 @@ import pytest
 from adapters.job import JobSpec, read_job
 from assistant.adoption import debris, sweep
 from assistant.config import Config
+from assistant.exports import export_to
 from assistant.forgetting import BEGINS_ANEW
 from assistant.learning import Learning
 from assistant.schedule import MIN_LABELS
@@ -106,7 +107,9 @@ def test_a_reply_of_a_deleted_chat_goes_with_the_last_click_on_it(service: Servi
 # ---- versions -----------------------------------------------------------------------------------------------------
 
 
-def test_versions_that_learned_from_it_are_gone_and_the_one_before_answers(service: Service, maker: Maker) -> None:
+def test_versions_that_learned_from_it_are_gone_and_the_one_before_answers(
+    service: Service, maker: Maker, tmp_path: Path
+) -> None:
     given = clicks(service, service.ada, 12)
     folders = [learned(service, maker, number, last) for number, last in ((1, 4), (2, 8), (3, 12))]
     assert start(service, arm="adapter").replies()[0].version == 3
@@ -125,9 +128,11 @@ def test_versions_that_learned_from_it_are_gone_and_the_one_before_answers(servi
         start(service, version=3)
     with pytest.raises(Conflict, match="choose another version"):
         service.store.versions.activate(service.ada.id, service.engine.base_id, 2)
-    assert service.store.versions.trusted(service.ada.id, service.engine.base_id) == versions[0], (
-        "the next one's parent"
-    )
+    engine = service.engine
+    with pytest.raises(Conflict, match="v2 had learned"):
+        export_to(engine.versions, engine.files, versions[1], "peft", tmp_path / "out.zip", tmp_path)
+    parent = service.store.versions.trusted(service.ada.id, engine.base_id)
+    assert parent == versions[0], "the next one begins from the last that had not"
 
 
 def test_what_no_version_has_seen_costs_none(service: Service, maker: Maker) -> None:
