@@ -23,12 +23,15 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
+import torch
+
 from adapters.base_model import BaseFiles
 from adapters.latents import Latents, latents_for
 from adapters.policy import Policy
 from adapters.rendering import ChatMessage, Rendered
 from adapters.safety import SafetyTerm
 from adapters.versions import VersionFiles
+from assistant.cores import Cores, own_seconds
 from assistant.shelf import Shelf
 from assistant.turns import Turns
 from assistant.writing import Ask, Draft, Reading, Task, Writing, Written
@@ -166,6 +169,8 @@ class Engine:
             self._wake.notify_all()
 
     def _run(self) -> None:
+        threads = torch.get_num_threads()
+        cores = Cores(threads, own_seconds)
         while True:
             with self._wake:
                 while not (self._closing or self._errands or len(self._turns)):
@@ -177,6 +182,8 @@ class Engine:
             for errand in errands:
                 errand()
             if task is not None:
+                if threads > 1:
+                    torch.set_num_threads(cores.free())
                 self._step(task)
         for task in self._turns.all():
             self._end(task, Busy("Mynah is shutting down; try again in a moment.", retry_after=5))

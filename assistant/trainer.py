@@ -216,5 +216,5 @@ class Trainer:
 
     def _threads(self, process: WorkerProcess) -> int:
         """What other programs leave free of the processor; half of it at most while somebody chats."""
-        free = process.free_cores(self._cores)
+        free = process.free_cores()
         return min(free, max(1, self._cores // 2)) if self.chatting() else free

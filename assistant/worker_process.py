@@ -11,16 +11,16 @@ import json
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from assistant.cores import Cores
+
 ROOT = Path(__file__).resolve().parent.parent
 DONE, FAILED, PAUSED, CANCELLED, OCCUPIED = 0, 1, 3, 4, 5  # exit codes of adapters.worker
-LOOK_SECONDS = 5.0  # over which the use of the processor is taken
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,7 @@ class WorkerProcess:
         with contextlib.suppress(psutil.Error, OSError):
             psutil.Process(self._process.pid).nice(nice)
         (job / "pid").write_text(str(self._process.pid))
-        self._looked = (time.monotonic(), busy_seconds(), self._own_seconds())
-        self._free = threads
+        self._own = Cores(threads, self._own_seconds)
 
     def wait(self, seconds: float) -> int | None:
         """The exit code if it ends within this time; negative for a signal."""
@@ -73,14 +72,9 @@ class WorkerProcess:
             self._threads = count
             (self.job / "threads").write_text(str(count))
 
-    def free_cores(self, cores: int) -> int:
-        """How many of `cores` nobody but this worker used lately (for the first seconds: all)."""
-        now, busy, own = time.monotonic(), busy_seconds(), self._own_seconds()
-        since, busy_then, own_then = self._looked
-        if now - since >= LOOK_SECONDS:
-            self._looked = (now, busy, own)
-            self._free = left_free(cores, ((busy - busy_then) - (own - own_then)) / (now - since))
-        return min(self._free, cores)
+    def free_cores(self) -> int:
+        """How many of the threads it began with nobody else has a use for (for the first seconds: all)."""
+        return self._own.free()
 
     def pause(self, patience: float) -> int:
         """Ask it to leave its checkpoint and go; one that does not listen is killed and loses a batch."""
@@ -129,18 +123,6 @@ def read_report(job: Path) -> Report:
     progress = float(status.get("progress") or latest.get("progress", 0.0))
     eta = status.get("eta_seconds", latest.get("eta_seconds"))
     return Report(progress, None if eta is None else float(eta), metrics, str(status.get("reason") or ""))
-
-
-def busy_seconds() -> float:
-    """Processor time of all processes together since the machine started, on every core."""
-    times = psutil.cpu_times()._asdict()
-    return float(sum(spent for name, spent in times.items() if name not in ("idle", "iowait", "guest", "guest_nice")))
-
-
-def left_free(cores: int, used: float) -> int:
-    """Threads that fit beside programs which keep `used` cores busy, at least 1. One too many does harm: the others
-    wait for it at every operation (two threads, one of two cores taken: a fourth of an idle machine's pace)."""
-    return max(1, min(cores, round(cores - used)))
 
 
 def end_stale(job: Path) -> None:

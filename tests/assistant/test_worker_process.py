@@ -1,4 +1,4 @@
-"""How many threads a worker gets beside other programs."""
+"""How many threads the server and its worker take beside other programs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from assistant import worker_process
-from assistant.worker_process import WorkerProcess, busy_seconds, left_free
+from assistant import cores
+from assistant.cores import Cores, busy_seconds, left_free, own_seconds
+from assistant.worker_process import WorkerProcess
 
 
 def test_a_core_that_others_use_is_left_to_them() -> None:
@@ -24,11 +25,36 @@ def test_whoever_works_is_counted() -> None:
     assert busy_seconds() - before > 0.25
 
 
+def test_one_s_own_work_takes_nothing_from_oneself() -> None:
+    before, started = own_seconds(), time.process_time()
+    while time.process_time() - started < 0.2:
+        pass
+    assert 0.15 < own_seconds() - before < 5
+
+
+def test_what_others_use_is_left_to_them_for_as_long_as_they_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, busy, own = [0.0], [0.0], [0.0]
+    monkeypatch.setattr(cores.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(cores, "busy_seconds", lambda: busy[0])
+    looked = Cores(4, lambda: own[0])
+
+    def after(seconds: float, others: float, mine: float) -> int:
+        clock[0] += seconds
+        busy[0] += (others + mine) * seconds
+        own[0] += mine * seconds
+        return looked.free()
+
+    assert after(4.9, 4, 0) == 4, "too soon to tell"
+    assert after(0.1, 4, 0) == 1
+    assert after(5, 1.2, 3) == 3
+    assert after(5, 0, 4) == 4, "one's own work does not count"
+
+
 def test_a_worker_that_has_ended_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cores = os.cpu_count() or 1
-    monkeypatch.setattr(worker_process, "LOOK_SECONDS", 1e9)
-    process = WorkerProcess(tmp_path, cores, 0)  # it says that there is no job, and goes
+    threads = os.cpu_count() or 1
+    monkeypatch.setattr(cores, "LOOK_SECONDS", 1e9)
+    process = WorkerProcess(tmp_path, threads, 0)  # it says that there is no job, and goes
     assert process.wait(60) == 2
-    assert process.free_cores(cores) == cores, "nothing is known yet"
-    monkeypatch.setattr(worker_process, "LOOK_SECONDS", 0.0)
-    assert 1 <= process.free_cores(cores) <= cores
+    assert process.free_cores() == threads, "nothing is known yet"
+    monkeypatch.setattr(cores, "LOOK_SECONDS", 0.0)
+    assert 1 <= process.free_cores() <= threads
