@@ -4,8 +4,9 @@
     metrics.jsonl    {"stage", "step", "progress", "eta_seconds", and what was measured}, one line a step
     tensorboard/     the same figures as event files, if the job asks for it
 
-The estimate starts from what each stage should take on two cores and is corrected by the pace of those that ran; it is
-None until something ran, rather than a guess.
+The estimate starts from what each stage should take on two cores and is corrected by the pace of those that ran, the
+more the longer they ran: what was found ready says nothing of the rest. It is None until something ran, rather than a
+guess.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from feedback.errors import NotSupported
 
 Stage = Literal["pool", "warm_start", "ppo", "gate"]
 STAGES: tuple[Stage, ...] = ("pool", "warm_start", "ppo", "gate")
+TRUSTED = 15.0  # seconds of work for which the expected pace counts as if it had been seen
 
 
 class Pace:
@@ -51,9 +53,9 @@ class Pace:
         ran = sum((self._share[each] - self._entered[each][1]) * self.expected[each] for each in self._share)
         if ran <= 0:
             return progress, None
-        overall = (now - self._began) / ran
+        overall = (now - self._began + TRUSTED) / (ran + TRUSTED)
         here = (share - done_before) * self.expected[stage]
-        pace = (now - entered) / here if here > 0 else overall
+        pace = (now - entered + TRUSTED * overall) / (here + TRUSTED)
         return progress, pace * (1 - share) * self.expected[stage] + overall * later
 
 

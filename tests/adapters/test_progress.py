@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adapters.files import read_json
-from adapters.progress import Cancelled, JobRun, Journal, Pace, Stage, read_metrics
+from adapters.progress import TRUSTED, Cancelled, JobRun, Journal, Pace, Stage, read_metrics
 
 EXPECTED: dict[Stage, float] = {"pool": 10.0, "warm_start": 20.0, "ppo": 60.0, "gate": 10.0}
 
@@ -26,17 +26,36 @@ def test_the_estimate_starts_unknown_and_follows_the_pace() -> None:
     clock = Clock()
     pace = Pace(EXPECTED, clock)
     assert pace.at("pool", 0.0) == (0.0, None)
-    clock.now = 10.0  # half the stage took as long as all of it should: everything takes twice as long
+    clock.now = 10.0  # half the stage took as long as all of it should: everything seems to take longer
     progress, left = pace.at("pool", 0.5)
     assert progress == pytest.approx(0.05)
-    assert left == pytest.approx(2 * (5 + 90))
+    overall = (10 + TRUSTED) / (5 + TRUSTED)
+    assert left == pytest.approx((10 + TRUSTED * overall) / (5 + TRUSTED) * 5 + overall * 90)
+    assert 95 < left < 2 * 95
     clock.now = 20.0
     pace.at("pool", 1.0)
     pace.at("warm_start", 0.0)
     clock.now = 25.0  # this stage is faster than expected: 5 s for 10; over all 25 s for 20
     progress, left = pace.at("warm_start", 0.5)
     assert progress == pytest.approx(0.2)
-    assert left == pytest.approx(0.5 * 10 + 25 / 20 * 70)
+    overall = (25 + TRUSTED) / (20 + TRUSTED)
+    assert left == pytest.approx((5 + TRUSTED * overall) / (10 + TRUSTED) * 10 + overall * 70)
+
+
+def test_what_was_found_ready_promises_no_early_end() -> None:
+    clock = Clock()
+    pace = Pace(EXPECTED, clock)
+    pace.at("pool", 0.0)
+    clock.now = 0.1
+    assert (pace.at("pool", 0.95)[1] or 0) > 0.5 * 90
+
+
+def test_a_slow_machine_is_believed_in_the_end() -> None:
+    clock = Clock()
+    pace = Pace({"pool": 0.0, "warm_start": 1000.0, "ppo": 1000.0, "gate": 0.0}, clock)
+    pace.at("warm_start", 0.0)
+    clock.now = 2500.0  # five times as slow
+    assert pace.at("warm_start", 0.5)[1] == pytest.approx(5 * 1500, rel=0.05)
 
 
 def test_a_resumed_job_counts_progress_but_not_the_pace_of_the_dead() -> None:
