@@ -33,7 +33,7 @@ from adapters.prompts import shipped_prompts
 from adapters.rollout import roll_out
 from adapters.versions import CONFIG, WEIGHTS
 
-PROMPTS, TOKENS, TEMPERATURE, SEED = 6, 24, 0.8, 0
+PROMPTS, TOKENS, TEMPERATURE, SEED = 4, 16, 0.8, 0
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ def export_by_admin(page: Page, site: Site) -> None:
     page.reload()
     entry = page.locator(".people > li").filter(has=page.get_by_text("Ada", exact=True))
     entry.get_by_text("1 version").click()
-    with page.expect_download() as download:
+    with page.expect_download(timeout=180_000) as download:  # it is made and checked first
         entry.get_by_role("link", name="Adapter (PEFT)").click()
     names = zipfile.ZipFile(io.BytesIO(download.value.path().read_bytes())).namelist()
     assert {"adapter_config.json", "adapter_model.safetensors"} <= set(names)
