@@ -8,8 +8,9 @@
               file; base id, name, revision and source)
 
 Before anything is handed out, another process loads it as its user would and compares (adapters/export_check.py): it
-must do to the log-probabilities of replies what the version does. The same version gives the
-same bytes. Left out on purpose: anything about the person but how many labels the version learned from.
+must do to the log-probabilities of replies what the version does. One at a time, and at a low priority: whoever chats
+is served first. The same version gives the same bytes. Left out on purpose: anything about the person but how many
+labels the version learned from.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -131,9 +133,6 @@ SYSTEM {system}
 """
 
 
-_checked: dict[str, Checked] = {}  # by what was checked
-
-
 @dataclass(frozen=True)
 class Checked:
     """What the other process found.
@@ -149,6 +148,10 @@ class Checked:
     kl: float
     agreement: float
     off: float
+
+
+_checked: dict[str, Checked] = {}  # by what was checked
+_elsewhere_now = threading.Lock()
 
 
 def export_version(
@@ -177,20 +180,23 @@ def export_version(
             path.name: {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in sorted(bundle.iterdir())
         }
         write_json(bundle / "manifest.json", {"base": base, "files": hashes, "format": kind, "version": _plain(told)})
-        packed = Path(scratch) / "bundle.zip"
-        _zip(bundle, packed)
-        shutil.copyfile(packed, part := out.with_name(f"{TEMPORARY}{out.name}"))
-        part.replace(out)
+        part = out.with_name(f"{TEMPORARY}{out.name}")
+        try:
+            _zip(bundle, part)
+            part.replace(out)
+        finally:
+            part.unlink(missing_ok=True)
     return checked
 
 
 def check_bundle(folder: Path, files: BaseFiles, kind: Format, bundle: Path) -> Checked:
     """Load a bundle in a process of its own and compare it with the version. Raises ExportFailed with the reason.
 
-    The same bytes for the same version are checked once in the life of this process.
+    The same bytes for the same version are checked once in the life of this process; what vLLM is given beside PEFT's
+    files is a script.
     """
-    content = {path.name: sha256_file(path) for path in sorted(bundle.iterdir())}
-    key = sha256_json([kind, files.base_id, sha256_file(folder / WEIGHTS), content])
+    content = {path.name: sha256_file(path) for path in sorted(bundle.iterdir()) if path.suffix != ".sh"}
+    key = sha256_json([files.base_id, sha256_file(folder / WEIGHTS), content])
     if key in _checked:
         return _checked[key]
     checked = Checked(**_elsewhere("check", folder, files, kind, bundle))
@@ -228,14 +234,15 @@ def _elsewhere(what: str, folder: Path, files: BaseFiles, kind: Format, bundle: 
         "format": kind,
         "base": {key: str(value) for key, value in asdict(files).items()},
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "adapters.export_check"],
-        input=json.dumps(job),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    with _elsewhere_now:
+        done = subprocess.run(
+            [sys.executable, "-m", "adapters.export_check"],
+            input=json.dumps(job),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["it was ended from outside; there may be too little memory"])[-1]
         raise ExportFailed(f"The {kind} export could not be made: {said[:300]}")
@@ -265,7 +272,7 @@ def _card(
         revision=base["revision"],
         source=base["source"],
         labels=about.get("labels", "an unknown number of"),
-        use=USE[kind].format(name=name, system=DEFAULT_SYSTEM) if kind in ("vllm", "gguf") else USE[kind],
+        use=USE[kind].format(name=name, system=DEFAULT_SYSTEM),
         gate=gate,
         quantize={"none": "full precision"}.get(files.quantize, files.quantize.upper()),
         about=facts or "Nothing was handed over with it.",

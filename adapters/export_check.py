@@ -11,6 +11,7 @@ replies must be what the version does on the same base; how far that is from whe
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import warnings
@@ -49,6 +50,7 @@ class Served:
 
 def main() -> None:
     """Do what stdin asks for."""
+    os.nice(10)
     job = json.loads(sys.stdin.read())
     paths = {key: Path(job["base"][key]) for key in ("folder", "full", "quantized")}
     files = BaseFiles(**{**job["base"], **paths})

@@ -99,10 +99,12 @@ def _write(config: Config, draft: Path) -> None:
         archive.write(database, "mynah.db")
         copied = Store(database)
         try:
-            everybodys = [v for user in copied.people.all() for v in copied.versions.versions(user.id)]
+            versions = [v for user in copied.people.all() for v in copied.versions.versions(user.id)]
         finally:
             copied.close()
-        for version in (each for each in everybodys if each.forgotten_at is None):
+        for version in versions:
+            if version.forgotten_at is not None:
+                continue
             folder = config.adapters / version.user_id / version.name
             for path in sorted(folder.iterdir()):
                 name = f"adapters/{version.user_id}/{version.name}/{path.name}"

@@ -2,6 +2,7 @@
 
 They are served no more and their weights are deleted; an update that is learning from it begins anew. An act that makes
 way for another about the same replies is no such case: the person has changed their mind, which the next update hears.
+When the other is taken back in the end, what it had replaced counts as well.
 """
 
 from __future__ import annotations

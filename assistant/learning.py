@@ -255,7 +255,7 @@ class Learning:
 
     def cost_of_retracting(self, user: User, feedback_id: str) -> str:
         """The versions that would go if an act were taken back, "" for none."""
-        seq = self._store.acts.seq(feedback_id)
+        seq = self._store.acts.first_seq(feedback_id)
         gone = [] if seq is None else self._store.versions.learned_from(user.id, seq)
         return ", ".join(version.name for version in gone)
 
@@ -309,8 +309,8 @@ class Learning:
         return replace(ack, trial=told, gone=tuple(told_gone)), gone
 
     def _seqs(self, feedback_ids: Sequence[str]) -> list[int]:
-        """The numbers of those acts that teach something."""
-        return [seq for name in feedback_ids if (seq := self._store.acts.seq(name)) is not None]
+        """The numbers of those acts that teach something, or of what they once replaced: a version may know that."""
+        return [seq for name in feedback_ids if (seq := self._store.acts.first_seq(name)) is not None]
 
     def _unlearned(self, user: User, seqs: Sequence[int]) -> tuple[list[AdapterVersion], list[str]]:
         """Of what was taken back: the versions that are gone, and what to tell."""

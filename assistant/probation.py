@@ -139,12 +139,14 @@ def settle(store: Store, user: User, base_id: str, asks: bool) -> str:
 
 
 def stories(store: Store, user: User, base_id: str, asks: bool) -> dict[int, str]:
-    """How each version's trial ended, or stands, by version number."""
+    """How each version's trial ended, or stands, by version number; nothing of what was forgotten."""
     silent = {
         "replaced": "A newer version took its place before its trial was decided.",
         "left": "You ended its trial by choosing another version.",
     }
-    told = {each.number: each.words or silent.get(each.what, "") for each in store.trials.events(user.id)}
+    gone = {version.number for version in store.versions.versions(user.id) if version.forgotten_at is not None}
+    events = [each for each in store.trials.events(user.id) if each.number not in gone]
+    told = {each.number: each.words or silent.get(each.what, "") for each in events}
     if (open_trial := standing(store, user, base_id, asks)) is not None:
         told[open_trial.number] = open_trial.words
     return {number: words for number, words in told.items() if words}

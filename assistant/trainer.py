@@ -28,7 +28,7 @@ from assistant.learning import Learning
 from assistant.worker_process import Report, WorkerProcess, read_report
 from feedback.errors import MynahError, NotFound, NotSaved
 from feedback.store import Store
-from feedback.types import LIVE_STATES, Update, User
+from feedback.types import LIVE_STATES, Update
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 4.0  # for a worker to leave its checkpoint; a server must be gone 10 s after SIGTERM
@@ -117,30 +117,27 @@ class Trainer:
         which is the last that is not on trial; and whether nobody will compare the result with it (a strict gate)."""
         user = self._store.people.get(update.user_id)
         with self._learning.alone(user):  # what is taken back from here on finds an update that has begun
-            self._freeze_now(update, user)
-
-    def _freeze_now(self, update: Update, user: User) -> None:
-        labels = self._store.acts.label_range(update.user_id)
-        parent = self._store.versions.trusted(update.user_id, update.base_id)
-        folder = self._versions.check(parent) if parent else None
-        train_head, judge_head = self._learning.split_heads(update.user_id)
-        spec = JobSpec(
-            update_id=update.id,
-            base=self._files,
-            population=self._engine.population.version,
-            labels=self._store.acts.label_count(update.user_id),
-            seed=update.seed,
-            prompts=cast(list[list[ChatMessage]], self._store.chats.own_prompts(update.user_id, OWN_PROMPTS)),
-            train_head=train_head,
-            judge_head=judge_head,
-            parent=folder,
-            strict=not self._asking.wanted(user),
-            config=UpdateConfig.from_dict(update.config),
-        )
-        job = self._jobs / update.id
-        remove(job)  # what a crash left of an earlier attempt to write it
-        if self._store.versions.begin(update.id, parent.number if parent else None, labels, update.config):
-            write_job(job, spec)
+            labels = self._store.acts.label_range(update.user_id)
+            parent = self._store.versions.trusted(update.user_id, update.base_id)
+            folder = self._versions.check(parent) if parent else None
+            train_head, judge_head = self._learning.split_heads(update.user_id)
+            spec = JobSpec(
+                update_id=update.id,
+                base=self._files,
+                population=self._engine.population.version,
+                labels=self._store.acts.label_count(update.user_id),
+                seed=update.seed,
+                prompts=cast(list[list[ChatMessage]], self._store.chats.own_prompts(update.user_id, OWN_PROMPTS)),
+                train_head=train_head,
+                judge_head=judge_head,
+                parent=folder,
+                strict=not self._asking.wanted(user),
+                config=UpdateConfig.from_dict(update.config),
+            )
+            job = self._jobs / update.id
+            remove(job)  # what a crash left of an earlier attempt to write it
+            if self._store.versions.begin(update.id, parent.number if parent else None, labels, update.config):
+                write_job(job, spec)
 
     def _watch(self, update: Update, progress: Progress) -> int:
         """Run the worker to its end, or until the server stops or the update is cancelled; its exit code."""

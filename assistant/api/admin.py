@@ -92,7 +92,7 @@ def versions(name: str, mynah: Served, admin: Admin) -> dict[str, Any]:
 
 @router.get("/users/{name}/versions/{version}/export")
 def export(name: str, version: str, mynah: Served, admin: Admin, format: str = "peft") -> FileResponse:
-    """A version as a zip, made and checked now: it takes some seconds."""
+    """A version as a zip, made and checked now: about twenty seconds."""
     kind, user = check_format(format), mynah.accounts.find(name)
     found = find_version(mynah.store, user, version)
     mynah.config.jobs.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,7 @@
-"""What is taken back leaves nothing: when a version was forgotten, and no words in acts that were taken back before."""
+"""What is taken back leaves nothing: when a version was forgotten, and no words in acts that were taken back before.
+
+`first_seq` of a preference is the number of the first act that it stands in the place of, its own where there is none.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from sqlite_utils import Database
 
 _STATEMENTS = (
     "alter table versions add column forgotten_at text",
+    "alter table preferences add column first_seq integer not null default 0",
+    "update preferences set first_seq = seq",
     "update feedback set payload = '{}' where retracted_at is not null",
     "delete from feedback_replies where feedback_id in (select id from feedback where retracted_at is not null)",
 )

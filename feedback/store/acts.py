@@ -62,6 +62,7 @@ class Acts:
         """
         event = Feedback(new_id("f"), user_id, kind, payload, now(), None)
         with self._db.transaction() as db:
+            replaced = [first for old in supersedes if (first := self.first_seq(old)) is not None]
             for old in supersedes:
                 self._retract(old)
             db.execute(
@@ -74,11 +75,11 @@ class Acts:
                 seq = count_up(self._db, user_id, "label")
                 held_out = preference["kind"] != "correction" and seq % HELD_OUT_EVERY == 0
                 db.execute(
-                    f"insert into preferences values ({', '.join('?' * 12)})",
+                    f"insert into preferences values ({', '.join('?' * 13)})",
                     [
                         event.id, user_id, base_id, preference["population"], seq, preference["kind"],
                         json.dumps(preference["tiers"]), preference["thumb"], preference["value"], preference["rows"],
-                        preference["features"], int(held_out),
+                        preference["features"], int(held_out), min([*replaced, seq]),
                     ],
                 )  # fmt: skip
             labels = self.label_count(user_id)
@@ -98,10 +99,11 @@ class Acts:
             self._retract(feedback_id)
         return event
 
-    def seq(self, feedback_id: str) -> int | None:
-        """The place of a live act among the person's labels and corrections; None for one that teaches nothing."""
-        found = self._db.value("select seq from preferences where feedback_id = ?", [feedback_id])
-        return None if found is None else int(found)
+    def first_seq(self, feedback_id: str) -> int | None:
+        """The number of the first act that a live one stands in the place of, its own where there is none; None for
+        an act that teaches nothing."""
+        row = self._db.row("select first_seq from preferences where feedback_id = ?", [feedback_id])
+        return int(row["first_seq"]) if row else None
 
     def retract_all(self, user_id: str) -> int:
         """Take all acts of a person back, corrections too, with every head made from them; how many acts that were."""

@@ -316,7 +316,7 @@ def test_an_admin_manages_people(mynah: Mynah, boss: Person, ada: Person, policy
     assert packed.status_code == 200 and packed.headers["content-type"] == "application/zip"
     members = zipfile.ZipFile(io.BytesIO(packed.content)).namelist()
     assert {"adapter_config.json", "adapter_model.safetensors", "README.md", "manifest.json"} <= set(members)
-    for name, held in (("merged", "model.safetensors"), ("gguf", "adapter.gguf"), ("vllm", "serve.sh")):
+    for name, held in (("gguf", "adapter.gguf"), ("vllm", "serve.sh")):
         packed = boss.http.get(f"/v1/admin/users/Ada/versions/v1/export?format={name}")
         assert packed.status_code == 200 and packed.headers["content-disposition"].endswith(f"Ada-v1-{name}.zip")
         assert held in zipfile.ZipFile(io.BytesIO(packed.content)).namelist()

@@ -19,7 +19,7 @@ from assistant.trainer import Trainer
 from assistant.updates import queue_update
 from feedback.errors import Conflict
 from feedback.store import Store
-from feedback.types import AdapterVersion, Feedback, User
+from feedback.types import AdapterVersion, Feedback, User, VersionStatus
 from tests.assistant.conftest import Maker, Service, like_short, promote, said, start
 from tests.assistant.test_learning import kept
 
@@ -33,10 +33,10 @@ def clicks(service: Service, user: User, count: int, begin: int = 0) -> list[str
     return [service.learning.thumb(user, reply, 1 if i % 2 else -1).feedback_id for i, reply in enumerate(replies)]
 
 
-def learned(service: Service, maker: Maker, number: int, last: int, status: str = "active") -> AdapterVersion:
+def learned(service: Service, maker: Maker, number: int, last: int, status: VersionStatus = "active") -> AdapterVersion:
     """A version in use that learned from the first `last` acts of Ada."""
-    made = replace(maker.version(service.ada.id, number, seed=number), first_label=1, last_label=last, status=status)  # type: ignore[arg-type]
-    return promote(service, made)
+    made = maker.version(service.ada.id, number, seed=number)
+    return promote(service, replace(made, first_label=1, last_label=last, status=status))
 
 
 def event(service: Service, feedback_id: str) -> Feedback:
@@ -169,6 +169,9 @@ def test_a_change_of_mind_costs_no_version(service: Service, maker: Maker) -> No
     service.learning.thumb(service.ada, reply, -1)
     service.learning.correct(service.ada, "length", 0.5)
     assert active(service) == "v1" and event(service, first.feedback_id).payload == {}
+    second = service.learning.thumb(service.ada, reply, 1)
+    told = service.learning.retract(service.ada, second.feedback_id).gone
+    assert told == (GONE.format("v1", "base"),), "it knows of the first thumb, which nothing stands for any longer"
 
 
 def test_a_version_that_was_taken_back_does_not_return(service: Service, maker: Maker) -> None:
@@ -269,6 +272,7 @@ def test_acts_that_were_taken_back_before_are_emptied(tmp_path: Path) -> None:
         db.execute("update feedback set retracted_at = '2026-01-01' where id = ?", [act.id])
         db.execute("delete from _sqlite_migrations where name = 'm005_forgetting'")
         db.execute("alter table versions drop column forgotten_at")
+        db.execute("alter table preferences drop column first_seq")
     store.close()
     store = Store(path)
     assert store.acts.event(user.id, act.id).payload == {}

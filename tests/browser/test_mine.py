@@ -19,11 +19,7 @@ pytestmark = pytest.mark.browser
 
 
 def test_my_assistant(page: Page, site: Site, policy: Policy) -> None:
-    site.add("Mia")
-    sign_in(page, site, "Mia")
-    expect(page.get_by_role("heading", name="Hello, Mia.")).to_be_visible()
-    ask(page, "What is a hive?").get_by_role("button", name="Good reply").click()
-    expect(page.locator("#thread .said").first).to_be_visible()
+    like_a_reply(page, site, "Mia")
     bring(page, site, "Mia", 11)
     page.goto(f"{site.url}/my-assistant")
     take_a_click_back(page)
@@ -37,6 +33,14 @@ def test_my_assistant(page: Page, site: Site, policy: Policy) -> None:
     take_everything_out(page)
     start_over(page)
     expect(page.locator("#side .talks")).to_contain_text("What is a hive?")
+
+
+def like_a_reply(page: Page, site: Site, name: str) -> None:
+    site.add(name)
+    sign_in(page, site, name)
+    expect(page.get_by_role("heading", name=f"Hello, {name}.")).to_be_visible()
+    ask(page, "What is a hive?").get_by_role("button", name="Good reply").click()
+    expect(page.locator("#thread .said").first).to_be_visible()
 
 
 def take_a_click_back(page: Page) -> None:
@@ -114,11 +118,7 @@ def start_over(page: Page) -> None:
 
 
 def test_a_click_taken_back_says_which_versions_go_with_it(page: Page, site: Site, policy: Policy) -> None:
-    site.add("Ulla")
-    sign_in(page, site, "Ulla")
-    expect(page.get_by_role("heading", name="Hello, Ulla.")).to_be_visible()
-    ask(page, "What is a hive?").get_by_role("button", name="Good reply").click()
-    expect(page.locator("#thread .said").first).to_be_visible()
+    like_a_reply(page, site, "Ulla")
     give_version(site, policy, "Ulla")
     page.reload()
     page.get_by_role("button", name="Good reply").click()

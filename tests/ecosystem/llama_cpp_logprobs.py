@@ -9,7 +9,7 @@ import json
 import sys
 
 import numpy as np
-from llama_cpp import Llama  # type: ignore[import-not-found]
+from llama_cpp import Llama
 
 asked = json.load(sys.stdin)
 model = Llama(

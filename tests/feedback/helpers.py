@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
 from feedback.labels import thumb_preference
 from feedback.population import Population, load_population
 from feedback.reward_head import Act, Array
 from feedback.store import Store
-from feedback.types import Reply, User, new_id, now
+from feedback.types import AdapterVersion, Reply, User, new_id, now
 
 POPULATION = load_population(16)
 BASE = "tiny@0123456789ab/nf4"
@@ -41,6 +44,12 @@ def make_reply(user: User, text: str = "Fine. Thank you.", group: str = "g", **c
         "created_at": now(),
     }
     return Reply(**(fields | changes))  # type: ignore[arg-type]
+
+
+def make_version(user: User, number: int, **changes: Any) -> AdapterVersion:
+    """A version that passed the gate."""
+    made = AdapterVersion(user.id, number, BASE, "retired", None, None, 1, 20, 1, {}, {}, [], "0" * 64, now())
+    return replace(made, **changes)
 
 
 def thumb(store: Store, user: User, value: int = 1) -> str:

@@ -1,4 +1,5 @@
-"""Somebody who left is nowhere: none of their text, no name, no number learned from them, in any file of the folder."""
+"""Somebody who left is nowhere: none of their text, no name, no number learned from them, in any file of the folder.
+Likewise a click that was taken back, with the numbers learned from it."""
 
 from __future__ import annotations
 
@@ -85,7 +86,7 @@ def found_in(folder: Path, wanted: dict[str, bytes]) -> dict[str, list[str]]:
     return found
 
 
-def test_nothing_is_left_of_somebody_who_left(mynah: Mynah) -> None:
+def test_nothing_is_left_of_somebody_who_left_and_of_clicks_taken_back(mynah: Mynah) -> None:
     folder = mynah.config.data_dir
     mynah.accounts.add("Keeper", PASSWORD, admin=True)
     others = {what: word[::-1] for what, word in WORDS.items()}
@@ -103,27 +104,16 @@ def test_nothing_is_left_of_somebody_who_left(mynah: Mynah) -> None:
         assert found_in(folder, wanted) == {}, "while the server goes on"
         (after,) = mynah.chat.start(stays, ChatRequest([{"role": "user", "content": "Hello"}], arm="adapter")).replies()
         assert after.version == 1 and numbers_of(mynah, stays) == before, "nobody else has lost anything"
+        kept = {what: word.encode() for what, word in others.items()} | before
+        assert set(found_in(folder, kept)) == set(kept)
+
+        for event in mynah.store.acts.events(stays.id):
+            if event.kind != "correction" and event.retracted_at is None:
+                mynah.learning.retract(stays, event.id)
+        wanted |= {f"their {what}": kept.pop(what) for what in ("comment", "edit", "preference", "liked", *before)}
+        assert found_in(folder, wanted) == {}, "nor of clicks that were taken back, nor of what was learned from them"
+        assert set(found_in(folder, kept)) == set(kept), "the chat is still there"
     finally:
         mynah.close()
     assert found_in(folder, wanted) == {}, "after its end"
-    kept = {what: word.encode() for what, word in others.items()} | before
     assert set(found_in(folder, kept)) == set(kept)
-
-
-def test_nothing_is_left_of_clicks_that_were_taken_back(mynah: Mynah) -> None:
-    folder = mynah.config.data_dir
-    user = live_a_little(mynah, NAME, WORDS)
-    said = {what: WORDS[what].encode() for what in ("comment", "edit", "preference", "liked")}
-    stays = {what: WORDS[what].encode() for what in ("system", "message", "title")}
-    learned = numbers_of(mynah, user)
-    try:
-        assert set(found_in(folder, said | learned)) == set(said | learned)
-        for event in mynah.store.acts.events(user.id)[:4]:
-            if event.retracted_at is None:
-                mynah.learning.retract(user, event.id)
-        assert found_in(folder, said | learned) == {}, "while the server goes on"
-        assert set(found_in(folder, stays)) == set(stays), "the chat is still there"
-        assert [version.forgotten_at is not None for version in mynah.store.versions.versions(user.id)] == [True]
-    finally:
-        mynah.close()
-    assert found_in(folder, said | learned) == {}, "after its end"
