@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -22,6 +23,24 @@ from adapters.wheel import DEFAULT_WHEEL, fetch_member
 pytestmark = pytest.mark.ecosystem
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".cache" / "ecosystem" / "llama.cpp" / "bin" / "python"
+
+
+def in_full_precision(path: Path, out: Path) -> Path:
+    """A GGUF model with its weights unpacked to fp32: with 4-bit weights llama.cpp rounds activations to 8 bits, which
+    changes what an adapter does by a sixth (squares)."""
+    reader = gguf.GGUFReader(path)
+    writer = gguf.GGUFWriter(out, reader.fields["general.architecture"].contents())
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
+            writer.add_key_value(name, field.contents(), field.types[0], inner)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, gguf.quants.dequantize(tensor.data, tensor.tensor_type))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return out
 
 
 def by_llama_cpp(model: Path, lora: Path | None, sequences: list[dict[str, list[int]]]) -> list[Any]:
@@ -56,7 +75,7 @@ def test_it_does_there_what_it_does_here(policy: Policy, base_files: BaseFiles, 
     fill(version, state, policy.lora_config(), {"base_id": policy.base_id})
     export_version(version, base_files, {"version": "v1"}, "gguf", tmp_path / "out.zip", tmp_path / "work")
     zipfile.ZipFile(tmp_path / "out.zip").extractall(tmp_path / "bundle")
-    base = fetch_member(DEFAULT_WHEEL, ROOT / ".cache" / "ecosystem")
+    base = in_full_precision(fetch_member(DEFAULT_WHEEL, ROOT / ".cache" / "ecosystem"), tmp_path / "base.gguf")
     sequences = [
         {"prompt": each.prompt, "reply": reply} for each in as_served(base_files, version) for reply in each.replies
     ]
@@ -66,7 +85,5 @@ def test_it_does_there_what_it_does_here(policy: Policy, base_files: BaseFiles, 
     on = by_peft(model, sequences)
     with model.disable_adapter():
         here = [p - q for p, q in zip(on, by_peft(model, sequences), strict=True)]
-    there_all, here_all = np.concatenate(there), np.concatenate(here)
-    off = float(((there_all - here_all) ** 2).sum() / (here_all**2).sum())
-    # llama.cpp multiplies Q4_1 weights with 8-bit activations: not the same numbers, but the same effect.
-    assert off < 0.1 and float(np.corrcoef(there_all, here_all)[0, 1]) > 0.95, off
+    found, wanted = np.concatenate(there), np.concatenate(here)
+    assert ((found - wanted) ** 2).sum() < 0.01 * (wanted**2).sum()
