@@ -7,6 +7,7 @@ idle machine, slower than one thread. So who computes looks now and then, and ta
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -16,20 +17,23 @@ LOOK_SECONDS = 5.0  # over which the use of the processor is taken
 
 
 class Cores:
-    """What is left for one's own. cores: there are, for us; own_seconds: processor time of one's own so far."""
+    """What is left for one's own. most: as many as one wants; own_seconds: processor time of one's own so far."""
 
-    def __init__(self, cores: int, own_seconds: Callable[[], float]) -> None:
-        self._cores, self._own_seconds = cores, own_seconds
+    def __init__(self, most: int, own_seconds: Callable[[], float], machine: int | None = None) -> None:
+        """machine: how many cores it has, None to ask."""
+        self._most, self._own_seconds = most, own_seconds
+        self._machine = machine or os.cpu_count() or most
         self._looked = (time.monotonic(), busy_seconds(), own_seconds())
-        self._free = cores
+        self._free = most
 
     def free(self) -> int:
-        """Cores that nobody else used over the last seconds (for the first seconds: all), at least 1."""
+        """Cores that nobody else used over the last seconds (for the first seconds: all one wants), at least 1."""
         now, (since, busy_then, own_then) = time.monotonic(), self._looked
         if now - since >= LOOK_SECONDS:
             busy, own = busy_seconds(), self._own_seconds()
             self._looked = (now, busy, own)
-            self._free = left_free(self._cores, ((busy - busy_then) - (own - own_then)) / (now - since))
+            others = ((busy - busy_then) - (own - own_then)) / (now - since)
+            self._free = max(1, min(self._most, round(self._machine - others)))
         return self._free
 
 
@@ -37,11 +41,6 @@ def busy_seconds() -> float:
     """Processor time of all processes together since the machine started, on every core."""
     times = psutil.cpu_times()._asdict()
     return float(sum(spent for name, spent in times.items() if name not in ("idle", "iowait", "guest", "guest_nice")))
-
-
-def left_free(cores: int, used: float) -> int:
-    """Threads that fit beside programs which keep `used` cores busy, at least 1."""
-    return max(1, min(cores, round(cores - used)))
 
 
 def own_seconds() -> float:

@@ -9,13 +9,8 @@ from pathlib import Path
 import pytest
 
 from assistant import cores
-from assistant.cores import Cores, busy_seconds, left_free, own_seconds
+from assistant.cores import Cores, busy_seconds, own_seconds
 from assistant.worker_process import WorkerProcess
-
-
-def test_a_core_that_others_use_is_left_to_them() -> None:
-    assert [left_free(2, used) for used in (-0.1, 0.0, 0.4, 0.6, 1.0, 2.3)] == [2, 2, 2, 1, 1, 1]
-    assert left_free(8, 2.6) == 5
 
 
 def test_whoever_works_is_counted() -> None:
@@ -36,18 +31,20 @@ def test_what_others_use_is_left_to_them_for_as_long_as_they_do(monkeypatch: pyt
     clock, busy, own = [0.0], [0.0], [0.0]
     monkeypatch.setattr(cores.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(cores, "busy_seconds", lambda: busy[0])
-    looked = Cores(4, lambda: own[0])
+    all_of_four, two_of_eight = Cores(4, lambda: own[0], 4), Cores(2, lambda: own[0], 8)
 
-    def after(seconds: float, others: float, mine: float) -> int:
+    def after(seconds: float, others: float, mine: float) -> tuple[int, int]:
         clock[0] += seconds
         busy[0] += (others + mine) * seconds
         own[0] += mine * seconds
-        return looked.free()
+        return all_of_four.free(), two_of_eight.free()
 
-    assert after(4.9, 4, 0) == 4, "too soon to tell"
-    assert after(0.1, 4, 0) == 1
-    assert after(5, 1.2, 3) == 3
-    assert after(5, 0, 4) == 4, "one's own work does not count"
+    assert after(4.9, 4, 0) == (4, 2), "too soon to tell"
+    assert after(0.1, 4, 0) == (1, 2)
+    assert after(5, 1.2, 3) == (3, 2)
+    assert after(5, 6.8, 1) == (1, 1)
+    assert after(5, 0, 4) == (4, 2), "one's own work does not count"
+    assert after(5, 0.4, 1) == (4, 2) and after(5, 0.6, 1) == (3, 2)
 
 
 def test_a_worker_that_has_ended_takes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
