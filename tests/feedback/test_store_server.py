@@ -9,8 +9,7 @@ import pytest
 from feedback.errors import Conflict, NotFound
 from feedback.store import Store
 from feedback.types import Example, now
-from tests.feedback.helpers import BASE, add_person
-from tests.feedback.test_store import thumb, version
+from tests.feedback.helpers import BASE, add_person, make_version, thumb
 
 LATER = "2999-01-01T00:00:00Z"
 
@@ -77,7 +76,9 @@ def test_what_was_learned_can_go_while_the_chats_stay(store: Store) -> None:
     for user in (ada, bob):
         thumb(store, user)
         store.versions.queue(user.id, BASE, "asked", 1, None, (1, 1), {})
-        store.versions.add(version(user, store.versions.next_number(user.id)), activate=True, update_state="promoted")
+        store.versions.add(
+            make_version(user, store.versions.next_number(user.id)), activate=True, update_state="promoted"
+        )
         store.versions.add_example(user.id, 1, Example("Why?", "Because.", "Since you ask.", 1, now()))
     assert store.acts.retract_all(ada.id) == 1 and store.acts.retract_all(ada.id) == 0
     assert store.versions.remove_all(ada.id) == 1
@@ -91,7 +92,7 @@ def test_what_was_learned_can_go_while_the_chats_stay(store: Store) -> None:
 
 def test_the_first_example_of_a_prompt_stays(store: Store) -> None:
     user = add_person(store)
-    store.versions.add(version(user, 1), activate=False, update_state="promoted")
+    store.versions.add(make_version(user, 1), activate=False, update_state="promoted")
     first = Example("Why?", "Because.", "Since you ask.", 1, now())
     store.versions.add_example(user.id, 1, first)
     store.versions.add_example(user.id, 1, Example("Why?", "Other.", "Another.", 2, now()))
