@@ -41,6 +41,17 @@ class Sampling:
             raise InvalidInput(f"max_tokens is {self.max_tokens}; it must be at least 1.", param="max_tokens")
 
 
+@dataclass(frozen=True)
+class Part:
+    """What a batch needs for its next token: (B, 1) ids, (B, L) mask of 0 and 1 or None, (B, 1) positions."""
+
+    ids: Tensor
+    mask: Tensor | None
+    positions: Tensor
+    cache: Cache
+    adapter: str | None
+
+
 class Stepper(Protocol):
     """What a generation needs of the model: one forward with a cache."""
 
@@ -49,6 +60,16 @@ class Stepper(Protocol):
 
     def step(self, ids: Tensor, mask: Tensor | None, positions: Tensor, cache: Cache) -> tuple[Tensor, Tensor]:
         """(B, T) ids → last logits (B, V) fp32 and trunk activations (B, T, H)."""
+        ...
+
+
+class JointStepper(Protocol):
+    """A model that takes the next steps of several batches as one."""
+
+    device: torch.device
+
+    def steps(self, parts: Sequence[Part]) -> list[tuple[Tensor, Tensor]]:
+        """What `step` gives for each part, by the part's own adapter."""
         ...
 
 
@@ -129,9 +150,19 @@ class Generation:
         """Every reply has ended or reached the limit."""
         return not self._live
 
+    @property
+    def rows(self) -> int:
+        """Replies that only need their next token; 0 before the prompts are read."""
+        return len(self._live) if self._cache is not None else 0
+
     def step(self, model: Stepper) -> dict[int, int]:
         """Write one more token for every unfinished reply; returns {row: token id}."""
-        logits = self._prefill(model) if self._cache is None else self._next(model)
+        if self._cache is None:
+            return self._draw(self._prefill(model), model.device)
+        part = self._part()
+        return self._take(*model.step(part.ids, part.mask, part.positions, part.cache), model.device)
+
+    def _draw(self, logits: Tensor, device: torch.device) -> dict[int, int]:
         draws = torch.rand(len(self.replies), generator=self._random)[self._live]
         tokens = sample(logits, self.sampling.temperature, self.sampling.top_p, draws.to(logits.device)).tolist()
         written = dict(zip(self._live, tokens, strict=True))
@@ -142,8 +173,8 @@ class Generation:
             if not self.ended[row] and len(self.replies[row]) < self.sampling.max_tokens:
                 keep.append(position)
         if len(keep) < len(self._live):
-            self._compact(keep, model.device)
-        self._last = torch.tensor([written[row] for row in self._live], device=model.device)
+            self._compact(keep, device)
+        self._last = torch.tensor([written[row] for row in self._live], device=device)
         return written
 
     def drop(self, rows: Collection[int], device: torch.device) -> None:
@@ -201,17 +232,20 @@ class Generation:
         self._sums = trunk.new_zeros((len(rows), trunk.shape[-1]), dtype=torch.float32)
         return torch.cat(logits)[rows]
 
-    def _next(self, model: Stepper) -> Tensor:
-        assert self._cache is not None and self._sums is not None
+    def _part(self) -> Part:
+        assert self._cache is not None
         if self._mask is not None:
             self._mask = torch.cat([self._mask, self._mask.new_ones((len(self._live), 1))], dim=1)
-        logits, trunk = model.step(self._last[:, None], self._mask, self._lengths[:, None], self._cache)
+        return Part(self._last[:, None], self._mask, self._lengths[:, None], self._cache, self.adapter)
+
+    def _take(self, logits: Tensor, trunk: Tensor, device: torch.device) -> dict[int, int]:
+        assert self._sums is not None
         self._lengths = self._lengths + 1
         hidden = trunk[:, 0]
         self._sums[self._live] += hidden.float()
         if self.keep_trunk:
             self._trunks.append((list(self._live), hidden))
-        return logits
+        return self._draw(logits, device)
 
     def _compact(self, keep: list[int], device: torch.device) -> None:
         """Continue with some rows of the batch only."""
@@ -230,6 +264,12 @@ class Generation:
         for layer in self._cache.layers:
             assert isinstance(layer, GrowingLayer)
             layer.select(rows)
+
+
+def step_together(batches: Sequence[Generation], model: JointStepper) -> list[dict[int, int]]:
+    """`Generation.step` of several batches at once, each with its own adapter; all have read their prompts."""
+    found = model.steps([batch._part() for batch in batches])
+    return [batch._take(*each, model.device) for batch, each in zip(batches, found, strict=True)]
 
 
 def _padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor | None, Tensor]:

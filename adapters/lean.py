@@ -4,7 +4,8 @@ More than half of a step went into Python: 210 quantized layers, 70 LoRA layers,
 (LOG.md). Here the same numbers go through the same weights in some 25 operations a layer. Layers that read the same
 input are multiplied together, the LoRA ones too. For a few rows bitsandbytes' fused kernel multiplies by 4-bit weights
 without unpacking them first; it wants them in an order of its own, and the layers must keep theirs (that kernel has no
-gradient, adapters/base_model.py), so it gets a copy at its first use.
+gradient, adapters/base_model.py), so it gets a copy at its first use. Replies of several people, each with an
+adapter of its own, take a step together and read the weights once.
 
 Left out on purpose: prompts, training, GPUs, and models with biases, windows or other norms, all of which transformers
 does; `lean_step_for` says None there. Results differ from transformers' as much as rounding to bf16 does.
@@ -13,6 +14,7 @@ does; `lean_step_for` says None there. Results differ from transformers' as much
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,9 +24,10 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 from transformers.cache_utils import Cache
 
 from adapters.base_model import fast_4bit_kernels
-from adapters.decoding import GrowingLayer
+from adapters.decoding import GrowingLayer, Part
 
-FEW = 4  # rows that the fused 4-bit kernel takes at once; twice that is still faster than unpacking
+FEW = 4  # rows that the fused 4-bit kernel takes at once
+TOGETHER = 2 * FEW  # up to so many rows it is faster than unpacking, and a row's result is its own
 BLOCK_ROWS = 32  # output rows that the kernel reads side by side
 STACKS_KEPT = 32  # adapters whose stacked matrices are kept; 2.4 MB each on the embedded base
 
@@ -57,24 +60,27 @@ class LeanStep:
         self._stacks: dict[str, _Stacks] = {}
 
     @torch.inference_mode()
-    def __call__(
-        self, ids: Tensor, mask: Tensor | None, positions: Tensor, cache: Cache, adapter: str | None
-    ) -> tuple[Tensor, Tensor]:
-        """(B, 1) ids, (B, L) mask of 0 and 1 or None, (B, 1) positions → hidden (B, H), trunk (B, 1, H)."""
-        hidden = F.embedding(ids[:, 0], self._embedding.weight)
-        cos, sin = self._rotary(hidden[:, None], positions)
-        masked = None
-        if mask is not None:
-            masked = (mask == 0)[:, None, None, :]
-        stacks = self._stacks_of(adapter) if adapter is not None else None
+    def __call__(self, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
+        """The parts' rows as one batch of R → hidden (R, H), trunk (R, 1, H).
+
+        Weights are read once for all; attention and LoRA are each part's own. The fused kernel multiplies every row as
+        it would alone, so that with at most `TOGETHER` rows a part's result does not depend on who else is there,
+        to the last bit; where that kernel is missing, but for rounding.
+        """
+        members, start = list[_Member](), 0
+        for part in parts:
+            rows = slice(start, start + len(part.ids))
+            masked = None if part.mask is None else (part.mask == 0)[:, None, None, :]
+            stacks = None if part.adapter is None else self._stacks_of(part.adapter)
+            members.append(_Member(rows, masked, part.cache, stacks))
+            start = rows.stop
+        hidden = F.embedding(_joined([part.ids[:, 0] for part in parts]), self._embedding.weight)
+        cos, sin = self._rotary(hidden[:, None], _joined([part.positions for part in parts]))
         trunk = hidden
         for place, layer in enumerate(self._layers):
             if place == self._split:
                 trunk = hidden
-            lora = stacks.layers[place] if stacks is not None else None
-            kept = cache.layers[place]
-            assert isinstance(kept, GrowingLayer)
-            hidden = layer(hidden, cos, sin, masked, kept, lora)
+            hidden = layer(hidden, cos, sin, members, place)
         return _norm(hidden, self._norm), trunk[:, None]
 
     def forget(self, adapter: str) -> None:
@@ -89,6 +95,16 @@ class LeanStep:
         while len(self._stacks) > STACKS_KEPT:
             self._stacks.pop(next(iter(self._stacks)))
         return stacks
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A part's rows in the batch, what their attention may not see, their cache, and their adapter."""
+
+    rows: slice
+    masked: Tensor | None
+    cache: Cache
+    stacks: _Stacks | None
 
 
 class _Layer:
@@ -110,35 +126,35 @@ class _Layer:
         """All linear layers, grouped by what they read."""
         return [self.qkv, self.out, self.gate_up, self.down]
 
-    def __call__(
-        self,
-        hidden: Tensor,
-        cos: Tensor,
-        sin: Tensor,
-        masked: Tensor | None,
-        kept: GrowingLayer,
-        lora: list[_Lora | None] | None,
-    ) -> Tensor:
-        """(B, H) → (B, H); appends to the layer's cache."""
+    def __call__(self, hidden: Tensor, cos: Tensor, sin: Tensor, members: Sequence[_Member], place: int) -> Tensor:
+        """(R, H) → (R, H); appends to every member's cache. place: which layer this is."""
         rows, width, heads, shared = len(hidden), self._width, self._heads, self._shared
-        lora = lora or [None] * 4
+        lora = [[(each.rows, each.stacks.layers[place][i]) for each in members if each.stacks] for i in range(4)]
         mixed = self.qkv(_norm(hidden, self._before), lora[0])
         turned = mixed[:, : (heads + shared) * width].view(rows, heads + shared, width)
         half = width // 2
         swapped = torch.cat([-turned[..., half:], turned[..., :half]], dim=-1)
         turned = turned * cos + swapped * sin
         value = mixed[:, (heads + shared) * width :].view(rows, shared, 1, width)
-        length = kept.update(turned[:, heads:, None], value)[0].shape[2]
-        keys, values = kept.blocks
         query = (turned[:, :heads] * self._scaling).view(rows, shared, heads // shared, width)
-        scores = (query @ keys.transpose(-1, -2))[..., :length]
-        if masked is not None:
-            scores = scores.masked_fill(masked, torch.finfo(scores.dtype).min)
-        weights = torch.softmax(scores, -1, dtype=torch.float32).to(values.dtype)
-        seen = F.pad(weights, (0, values.shape[2] - length)) @ values
+        key = turned[:, heads:, None]
+        seen = _joined([self._attend(query, key, value, each, place) for each in members])
         hidden = hidden + self.out(seen.view(rows, heads * width), lora[1])
         gate, up = self.gate_up(_norm(hidden, self._after), lora[2]).chunk(2, dim=-1)
         return hidden + self.down(F.silu(gate) * up, lora[3])
+
+    @staticmethod
+    def _attend(query: Tensor, key: Tensor, value: Tensor, member: _Member, place: int) -> Tensor:
+        """What a member's rows see of their own past."""
+        kept = member.cache.layers[place]
+        assert isinstance(kept, GrowingLayer)
+        length = kept.update(key[member.rows], value[member.rows])[0].shape[2]
+        keys, values = kept.blocks
+        scores = (query[member.rows] @ keys.transpose(-1, -2))[..., :length]
+        if member.masked is not None:
+            scores = scores.masked_fill(member.masked, torch.finfo(scores.dtype).min)
+        weights = torch.softmax(scores, -1, dtype=torch.float32).to(values.dtype)
+        return F.pad(weights, (0, values.shape[2] - length)) @ values
 
 
 class _Linears:
@@ -159,19 +175,22 @@ class _Linears:
         """The base layers."""
         return [_base_of(module) for module in self.wrapped]
 
-    def __call__(self, inputs: Tensor, lora: _Lora | None) -> Tensor:
-        """lora: what an adapter adds."""
-        if self._packs and len(inputs) <= 2 * FEW and inputs.dtype == torch.bfloat16:
+    def __call__(self, inputs: Tensor, lora: Sequence[tuple[slice, _Lora | None]]) -> Tensor:
+        """lora: what adapters add to which rows."""
+        if self._packs and len(inputs) <= TOGETHER and inputs.dtype == torch.bfloat16:
             packed, shape, absmax, code, block = self._packed = self._packed or pack(self.modules)
             parts = [
                 torch.ops.bitsandbytes.gemv_4bit.default(few, packed, shape, absmax, code, block)
                 for few in inputs.split(FEW)
             ]
-            out = parts[0] if len(parts) == 1 else torch.cat(parts)
+            out = _joined(parts)
         else:
             parts = [F.linear(inputs, _weight(module, inputs.dtype)) for module in self.modules]
             out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-        return out if lora is None else torch.addmm(out, inputs @ lora.down, lora.up)
+        for rows, added in lora:
+            if added is not None:
+                out[rows].addmm_(inputs[rows] @ added.down, added.up)
+        return out
 
 
 class _Lora:
@@ -225,6 +244,11 @@ def pack(modules: Sequence[Any]) -> tuple[Tensor, list[int], Tensor, Tensor, int
     packed = torch.stack([even, odd], dim=-1).permute(0, 2, 1, 3).reshape(rows, width // 2).contiguous()
     scales = torch.cat([module.weight.quant_state.absmax.view(-1, width // state.blocksize) for module in modules])
     return packed, [rows, width], scales.T.to(torch.bfloat16).contiguous(), state.code, state.blocksize
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """All rows, one part after the other."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def _norm(hidden: Tensor, module: Any) -> Tensor:

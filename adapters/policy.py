@@ -29,7 +29,8 @@ from transformers.cache_utils import Cache
 
 from adapters.attention import use_grouped_attention
 from adapters.base_model import BaseFiles, load_base
-from adapters.lean import lean_step_for
+from adapters.decoding import Part
+from adapters.lean import TOGETHER, lean_step_for
 from adapters.logprobs import selected_logprobs
 from adapters.packing import Group, PackedBatch
 from adapters.rendering import ChatMessage, Renderer
@@ -248,7 +249,7 @@ class Policy:
     def step(self, ids: Tensor, mask: Tensor | None, positions: Tensor, cache: Cache) -> tuple[Tensor, Tensor]:
         """A forward with a cache: (B, T) ids → last logits (B, V) fp32, trunk activations (B, T, H)."""
         if self.lean is not None and ids.shape[1] == 1:
-            hidden, trunk = self.lean(ids, mask, positions, cache, self._on)
+            hidden, trunk = self.lean([Part(ids, mask, positions, cache, self._on)])
             return self._logits(hidden), trunk
         out = self.decoder(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
@@ -256,6 +257,19 @@ class Policy:
         assert self._tap is not None
         trunk, self._tap = self._tap, None
         return self._logits(out.last_hidden_state[:, -1]), trunk
+
+    @property
+    def together(self) -> int:
+        """Rows that may take a step together and get what each would get alone; 0 where batches take turns."""
+        return TOGETHER if self.lean is not None else 0
+
+    @torch.inference_mode()
+    def steps(self, parts: Sequence[Part]) -> list[tuple[Tensor, Tensor]]:
+        """A decoding step of several batches as one, each by its own adapter: what `step` gives for each."""
+        assert self.lean is not None
+        hidden, trunk = self.lean(parts)
+        sizes = [len(part.ids) for part in parts]
+        return list(zip(self._logits(hidden).split(sizes), trunk.split(sizes), strict=True))
 
     def top(self, batch: PackedBatch) -> Tensor:
         """Final hidden states (B, L, H) from trunk activations, through the layers that carry LoRA."""

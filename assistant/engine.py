@@ -6,13 +6,14 @@
     for draft, text in writing.pieces(): ...
     written = writing.result()
 
-Callers from any thread get a `Writing` at once and read from it as it goes. Every request is a batch of its own, so the
-same request gives the same text whatever else is being written. Switching adapters is a global state of the model;
-since one thread takes all steps and every step switches first, people cannot mix. What goes wrong in one request
-ends that request only.
+Callers from any thread get a `Writing` at once and read from it as it goes. Replies of a few drafts take their steps
+together, each with its own adapter, as far as that changes none of them (adapters/lean.py): the same request gives the
+same text whatever else is being written. Others, and prompts, are batches of their own. One thread takes all
+steps, and each names its adapter, so people cannot mix. What goes wrong in one request ends that request only; a step
+that fails ends those who took it.
 
-Left out on purpose: one batch for many people. Decoding from a quantized base is not batch-invariant, so texts would
-depend on who else is there; and on two cores there is little to gain.
+Left out on purpose: larger joint batches. Decoding from a quantized base is not batch-invariant there, so texts would
+depend on who else is there, and at sixteen rows two cores gain little more.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
 from adapters.base_model import BaseFiles
+from adapters.decoding import step_together
 from adapters.latents import Latents, latents_for
 from adapters.policy import Policy
 from adapters.rendering import ChatMessage, Rendered
@@ -178,25 +181,44 @@ class Engine:
                 if self._closing:
                     break
                 errands, self._errands = self._errands, []
-                task = self._turns.next()
+                tasks = self._turns.round(self.policy.together)
             for errand in errands:
                 errand()
-            if task is not None:
-                if threads > 1:
-                    torch.set_num_threads(cores.free())
-                self._step(task)
+            if tasks and threads > 1:
+                torch.set_num_threads(cores.free())
+            self._step(tasks)
         for task in self._turns.all():
             self._end(task, Busy("Mynah is shutting down; try again in a moment.", retry_after=5))
 
-    def _step(self, task: Task) -> None:
-        """One turn of one task; whatever it raises is its own."""
+    def _step(self, tasks: Sequence[Task]) -> None:
+        """One turn of one task, or one that several replies take together."""
+        if len(tasks) <= 1:
+            for task in tasks:
+                self._turn(task, partial(task.turn, self))
+            return
+        writings = [task for task in tasks if isinstance(task, Writing)]  # only they have rows
         try:
-            outcome: Written | Exception | None = task.turn(self)
+            taken = step_together([writing.generation for writing in writings], self.policy)
         except Exception as error:
-            log.warning("a request failed: %s: %s", type(error).__name__, error)
-            outcome = error
+            for task in writings:
+                self._failed(task, error)
+            return
+        for writing, written in zip(writings, taken, strict=True):
+            self._turn(writing, partial(writing.took, self, written))
+
+    def _turn(self, task: Task, take: Callable[[], Written | None]) -> None:
+        """What a task raises is its own."""
+        try:
+            outcome = take()
+        except Exception as error:
+            self._failed(task, error)
+            return
         if outcome is not None:
             self._end(task, outcome)
+
+    def _failed(self, task: Task, error: Exception) -> None:
+        log.warning("a request failed: %s: %s", type(error).__name__, error)
+        self._end(task, error)
 
     def _end(self, task: Task, outcome: Written | Exception) -> None:
         if isinstance(task, Writing):

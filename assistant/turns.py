@@ -1,12 +1,14 @@
 """Whose turn it is on the one model: fair between people, first come first served within a person's own.
 
 Jobs that run take one step each in turn, so a long reply never blocks a short one, and a person with ten requests gets
-no more steps than a person with one. How many run at once is bounded by the memory their key/value caches take. Not
+no more turns than a person with one. Jobs that can take a step together go along on each other's turns, one of every
+other person first. How many run at once is bounded by the memory their key/value caches take. Not
 thread-safe: the engine holds its lock around every call.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict, deque
 from typing import Generic, Protocol, TypeVar
 
@@ -14,10 +16,17 @@ from feedback.errors import Busy
 
 
 class Job(Protocol):
-    """What is queued. positions: places in a key/value cache, over all its drafts; stopped: wants to leave."""
+    """What is queued.
+
+    positions: places in a key/value cache, over all its drafts; rows: how many of a joint step's it needs, 0 when its
+    next turn is its own; stopped: wants to leave.
+    """
 
     user_id: str
     positions: int
+
+    @property
+    def rows(self) -> int: ...
 
     @property
     def stopped(self) -> bool: ...
@@ -64,6 +73,22 @@ class Turns(Generic[J]):
         job = jobs.popleft()
         jobs.append(job)
         return job
+
+    def round(self, rows: int) -> list[J]:
+        """The job whose turn it is, and those that can go along in a joint step of so many rows."""
+        first = self.next()
+        if first is None or not first.rows:
+            return [] if first is None else [first]
+        others = [jobs for person, jobs in self._running.items() if person != first.user_id]
+        others.append(deque(job for job in self._running[first.user_id] if job is not first))
+        going, left = [first], rows - first.rows
+        for job in filter(None, itertools.chain(*itertools.zip_longest(*others))):
+            if 0 < job.rows <= left:
+                going.append(job)
+                left -= job.rows
+        for job in going[1:]:  # who went along waits as long for the next turn as who had it
+            self._running.move_to_end(job.user_id)
+        return going
 
     def leave(self, job: J) -> None:
         """Take a job out, wherever it is."""

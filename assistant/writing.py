@@ -128,6 +128,11 @@ class Task:
         return self._stop.is_set()
 
     @property
+    def rows(self) -> int:
+        """Rows of a step that it can take with others; 0 when its next turn is its own."""
+        return 0
+
+    @property
     def done(self) -> bool:
         """Whether the outcome is known."""
         return self._over.is_set()
@@ -181,6 +186,17 @@ class Writing(Task):
         generation = self._generation
         return max(map(len, generation.replies)) if generation else 0
 
+    @property
+    def rows(self) -> int:
+        """Drafts that only need their next token."""
+        return 0 if self.stopped or self._generation is None else self._generation.rows
+
+    @property
+    def generation(self) -> Generation:
+        """What writes the drafts, once they are under way."""
+        assert self._generation is not None, "not under way yet"
+        return self._generation
+
     def pieces(self, patience: float | None = None) -> Iterator[tuple[int, str]]:
         """(draft, new text) as it is written; raises at the end what `result` raises. For one reader only.
 
@@ -212,7 +228,11 @@ class Writing(Task):
                 adapter=self._adapter,
             )
         engine.policy.use(self._adapter)
-        written = self._generation.step(engine.policy)
+        return self.took(engine, self._generation.step(engine.policy))
+
+    def took(self, engine: Engine, written: dict[int, int]) -> Written | None:
+        """Go on from a step that was taken, its tokens by draft; the outcome when it was the last."""
+        assert self._generation is not None
         engine.tokens_written += len(written)
         if self.ask.stream or self.ask.stop or self._alone is not None:
             self._show(engine, written)

@@ -14,7 +14,7 @@ from transformers.cache_utils import Cache
 
 from adapters import lean
 from adapters.base_model import BaseFiles, load_base
-from adapters.decoding import Generation, Sampling
+from adapters.decoding import Generation, Sampling, step_together
 from adapters.lean import lean_step_for, pack
 from adapters.policy import Policy
 from tests.adapters.helpers import disturb, prompts
@@ -88,6 +88,39 @@ def test_four_bits_on_a_processor_without_bf16(base_files: BaseFiles) -> None:
     for (logits, _), (other, _) in pairs:
         mine, theirs = logits.log_softmax(-1), other.log_softmax(-1)
         assert float((theirs.exp() * (theirs - mine)).sum(-1).max()) < 0.03
+
+
+def test_several_batches_take_a_step_together_as_each_would_alone(policy: Policy) -> None:
+    """To the last bit where the fused kernel runs: prompts of different lengths, two adapters and the base."""
+    adapters = [None, "mia", "noa", "mia"]
+    for seed, name in enumerate(("mia", "noa"), start=1):
+        policy.new_adapter(name)
+        disturb(policy, name, seed=seed)
+
+    def begun() -> list[Generation]:
+        asked = prompts(policy)
+        found = []
+        for number, adapter in enumerate(adapters):
+            part = asked[:2] if number == 3 else [asked[number % len(asked)]]  # one of padded prompts
+            found.append(Generation(part, 1 + number % 2, Sampling(0.8, 1.0, 8, number), [], adapter=adapter))
+            policy.use(adapter)
+            found[-1].step(policy)
+        return found
+
+    alone, together = begun(), begun()
+    for batch in alone:
+        policy.use(batch.adapter)
+        batch.run(policy)
+    assert sum(batch.rows for batch in together) == policy.together
+    while not all(batch.done for batch in together):
+        step_together(together, policy)
+    assert [batch.replies for batch in together] == [batch.replies for batch in alone]
+    for batch, other in zip(together, alone, strict=True):
+        if lean._packs(policy.lean._layers[0].qkv.modules[0]):  # type: ignore[union-attr]
+            assert torch.equal(batch.trunk_means(), other.trunk_means())
+        else:
+            torch.testing.assert_close(batch.trunk_means(), other.trunk_means())
+    assert together[1].replies[0] != together[2].replies[0], "adapters that differ too little to tell"
 
 
 def test_the_adapter_counts_as_it_is_now(policy: Policy) -> None:

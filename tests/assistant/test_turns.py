@@ -17,6 +17,7 @@ class Piece:
     user_id: str
     positions: int = 10
     stopped: bool = False
+    rows: int = 0
 
 
 def queue(*jobs: Piece, room: int = 1000, most: int = 16) -> Turns[Piece]:
@@ -79,3 +80,22 @@ def test_one_person_cannot_fill_the_queue() -> None:
     with pytest.raises(Busy, match="of your own"):
         turns.join(Piece("ada"), retry_after=1)
     turns.join(Piece("bob"), retry_after=1)
+
+
+def test_others_go_along_one_of_each_first_then_ones_own() -> None:
+    mine = [Piece("ada", rows=1) for _ in range(3)]
+    bob, cy, dee, many = Piece("bob", rows=2), Piece("cy", rows=0), Piece("dee", rows=1), Piece("eve", rows=6)
+    turns = queue(*mine, bob, cy, dee, many)
+    assert turns.round(0) == [mine[0]]  # no joint steps here: one after the other
+    assert turns.round(8) == [bob, dee, mine[1], mine[2], mine[0]]  # cy reads a prompt, eve's six do not fit
+    assert turns.round(8) == [cy]
+    assert turns.round(8) == [many, bob]  # there is no room for dee or ada
+    assert turns.round(8) == [dee, mine[1], many]
+
+
+def test_who_goes_along_gets_no_turn_more() -> None:
+    small, large = [Piece(f"small-{number}", rows=1) for number in range(4)], Piece("large", rows=6)
+    turns = queue(*small, large)
+    went = [job for _ in range(12) for job in turns.round(8)]
+    assert went.count(large) == pytest.approx(went.count(small[0]), abs=6)
+    assert min(map(went.count, small)) >= 6 and went.count(large) >= 4
