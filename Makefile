@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 LLAMA_CPP := .cache/ecosystem/llama.cpp
+TRL := .cache/ecosystem/trl
 
 .PHONY: setup run test test-ecosystem soak lint demo bench bench-speed screenshots lock clean
 
@@ -37,12 +38,22 @@ $(LLAMA_CPP)/.made:
 		--no-cache-dir llama-cpp-python==0.3.36
 	touch $@
 
+$(TRL)/.made: $(STAMP)
+	$(PYTHON) -m venv $(TRL)
+	# What Mynah runs on, and beside it only what TRL needs more: both run the same torch, transformers and PEFT.
+	$(TRL)/bin/python -c "import glob, pathlib, site; pathlib.Path(site.getsitepackages()[0], 'mynah.pth').write_text(\
+		glob.glob('$(CURDIR)/$(VENV)/lib/python*/site-packages')[0])"
+	$(TRL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		trl==1.9.2 datasets==5.2.0 pyarrow multiprocess dill xxhash
+	touch $@
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench-speed: setup  ## how fast it writes, against transformers and PEFT in the same run
+# How fast it writes and trains, against transformers, PEFT, llama.cpp (compiled first: minutes) and TRL in the same run.
+bench-speed: setup $(LLAMA_CPP)/.made $(TRL)/.made
 	$(BIN)/python -m benchmarks.speed
 
 demo: setup  ## the whole loop without a browser, for simulated people, with a report

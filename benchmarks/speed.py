@@ -5,8 +5,11 @@
 
     a step      one more token for 1 to 68 replies, with and without an adapter, against transformers with PEFT
     a draw      34 prompts of different lengths, two replies each, against the same
+    eight       one more token for eight people, each by their own adapter, against the same by the base, against
+                one after the other, and against PEFT's batch of mixed adapters (`adapter_names`)
     re-ranking  the best of 16 drafts of 64 tokens and its rest up to 128, against one base reply of 128
-    a person    a reply by an adapter against one by the base
+    a person    a reply by an adapter against one by the base, and a token against llama.cpp with the same adapter
+    PPO         episodes a second against TRL's PPOTrainer: same base, prompts, lengths, batches and epochs
 
 Machines are shared and noisy: what is compared takes turns, and a ratio is the median of the ratios of neighbours.
 """
@@ -15,28 +18,35 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from statistics import median, quantiles
+from pathlib import Path
+from statistics import fmean, median, quantiles
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
+from transformers.cache_utils import Cache
 
 from adapters.base_model import DEFAULT_BASE, prepare_base
-from adapters.decoding import Generation, Sampling
+from adapters.decoding import Generation, GrowingLayer, Sampling, sample, step_together
 from adapters.files import write_json
 from adapters.policy import Policy
+from adapters.ppo import PPOConfig, ppo_update
 from adapters.prompts import shipped_prompts
 from adapters.rollout import roll_out
 from assistant.config import default_models_dir
 from assistant.writing import NARROW_AT
+from benchmarks import peers
 from benchmarks.report import columns
 from benchmarks.work import RESULTS, commit, machine
 
 ROWS = (1, 2, 4, 8, 16, 68)
 TOKENS = 128  # of a whole reply
 ADAPTER = "measured"
+PEOPLE = tuple(f"person-{number}" for number in range(8))
 
 
 class Speed:
@@ -44,12 +54,14 @@ class Speed:
 
     def __init__(self, runs: int) -> None:
         self.runs = runs
-        self.policy = Policy.load(prepare_base(DEFAULT_BASE, default_models_dir(), "nf4"))
-        self.policy.new_adapter(ADAPTER)
-        state = self.policy.adapter_state(ADAPTER)
+        self.files = prepare_base(DEFAULT_BASE, default_models_dir(), "nf4")
+        self.policy = Policy.load(self.files)
         random = torch.Generator().manual_seed(0)
-        moved = {name: value + 0.005 * torch.randn(value.shape, generator=random) for name, value in state.items()}
-        self.policy.set_adapter_state(ADAPTER, moved)
+        for adapter in (ADAPTER, *PEOPLE):
+            self.policy.new_adapter(adapter)
+            state = self.policy.adapter_state(adapter)
+            moved = {name: value + 0.005 * torch.randn(value.shape, generator=random) for name, value in state.items()}
+            self.policy.set_adapter_state(adapter, moved)
         texts = [text for _, text in shipped_prompts("gate")]
         self.prompts = [self.policy.render([{"role": "user", "content": text}]) for text in texts]
         self._lean = self.policy.lean
@@ -74,6 +86,54 @@ class Speed:
             batch.run(self.policy)
         return (time.perf_counter() - started) / count * 1000
 
+    def eight(self, adapters: Sequence[str | None], *, together: bool, count: int = 24) -> float:
+        """Milliseconds of one more token for eight people; together: as one batch, else one after the other."""
+        sampling = Sampling(0.8, 1.0, count + 1, 1)
+        batches = [
+            Generation([prompt], 1, sampling, [], adapter=adapter)
+            for prompt, adapter in zip(self.prompts, adapters, strict=False)
+        ]
+        for batch in batches:
+            self.policy.use(batch.adapter)
+            batch.step(self.policy)
+        started = time.perf_counter()
+        for _ in range(count):
+            if together:
+                step_together(batches, self.policy)
+            else:
+                for batch in batches:
+                    self.policy.use(batch.adapter)
+                    batch.step(self.policy)
+        return (time.perf_counter() - started) / count * 1000
+
+    def eight_by_peft(self, count: int = 24) -> float:
+        """The same by transformers and PEFT, in one padded batch."""
+        model: Any = self.policy._peft
+        prompts = self.prompts[: len(PEOPLE)]
+        longest = max(map(len, prompts))
+        mask = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in prompts])
+        ids = torch.tensor([[0] * (longest - len(each)) + list(each) for each in prompts])
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        cache = Cache(layers=[GrowingLayer() for _ in range(self.policy.depth)])
+        started = 0.0
+        with torch.inference_mode():
+            for number in range(count + 1):
+                if number == 1:
+                    started = time.perf_counter()
+                out = model(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    position_ids=positions,
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                    adapter_names=list(PEOPLE),
+                )
+                ids = sample(out.logits[:, -1].float(), 0.8, 1.0, torch.rand(len(prompts)))[:, None]
+                mask = torch.cat([mask, mask.new_ones((len(prompts), 1))], dim=1)
+                positions = positions[:, -1:] + 1
+        return (time.perf_counter() - started) / count * 1000
+
     def draw(self, *, peer: bool) -> float:
         """Seconds of two replies to every gate prompt by the adapter."""
         started = time.perf_counter()
@@ -91,6 +151,40 @@ class Speed:
             if drafts > 1 and len(batch.replies[0]) == NARROW_AT:
                 batch.drop(range(1, drafts), self.policy.device)
         return time.perf_counter() - started
+
+    def llama_cpp(self, python: Path) -> Iterator[tuple[str, dict[str, float]]]:
+        """A token after the usual prompt, by the base and by an adapter."""
+        prompt = sorted(self.prompts, key=len)[len(self.prompts) // 2]
+        with TemporaryDirectory() as folder:
+            lora = peers.as_gguf(Path(folder) / "adapter.gguf", self.policy, ADAPTER, self.files)
+            for adapter in (None, ADAPTER):
+                peer = peers.LlamaCpp(python, prompt, 64, lora if adapter else None)
+                by = "an adapter" if adapter else "the base"
+                mine = partial(self.step, 1, adapter, peer=False, count=64)
+                yield f"a token by {by}, the other: llama.cpp, Q4_1 (ms)", self.versus(mine, peer.milliseconds)
+                peer.close()
+
+    def episode(self, config: PPOConfig) -> float:
+        """Seconds of a PPO episode; what a reply is worth is counted, not computed."""
+        name = "learning"
+        self.policy.new_adapter(name)
+        score = lambda groups: [  # noqa: E731
+            np.array([fmean(token % 2 == 0 for token in reply) for reply in group.replies]) for group in groups
+        ]
+        started = time.perf_counter()
+        ppo_update(self.policy, name, self.prompts, score, config, seed=1, checkpoint=None, on_batch=lambda *_: None)
+        taken = time.perf_counter() - started
+        self.policy.drop_adapter(name)
+        return taken / (config.batches * config.prompts * config.replies)
+
+    def trl(self, python: Path) -> dict[str, float]:
+        """The peer once, between two runs of one's own: it takes minutes."""
+        config = PPOConfig(max_tokens=48)
+        before = self.episode(config)
+        found = peers.trl(python, self.prompts, config)
+        other, mine = found["seconds"] / found["episodes"], [before, self.episode(config)]
+        low, high = sorted(other / each for each in mine)
+        return {"mine": fmean(mine), "other": other, "ratio": other / fmean(mine), "low": low, "high": high}
 
     def versus(self, mine: Callable[[], float], other: Callable[[], float]) -> dict[str, float]:
         """Both in turn: their medians, and median and quartiles of the ratio other / mine."""
@@ -114,10 +208,22 @@ class Speed:
                 step = partial(self.step, rows, adapter)
                 found[name] = self.versus(partial(step, peer=False), partial(step, peer=True))
                 print(name, flush=True)
+        own = partial(self.eight, PEOPLE, together=True)
+        base = partial(self.eight, [None] * len(PEOPLE), together=True)
+        found["eight people, the other: the same without adapters (ms)"] = self.versus(own, base)
+        in_turn = partial(self.eight, PEOPLE, together=False)
+        found["eight people, the other: one after the other (ms)"] = self.versus(own, in_turn)
+        found["eight people, the other: PEFT's mixed batch (ms)"] = self.versus(own, self.eight_by_peft)
+        print("eight people", flush=True)
         if not quick:
-            peers = partial(self.draw, peer=False), partial(self.draw, peer=True)
-            found["two replies to 34 prompts (s)"] = self.versus(*peers)
+            draws = partial(self.draw, peer=False), partial(self.draw, peer=True)
+            found["two replies to 34 prompts (s)"] = self.versus(*draws)
         whole = partial(self.reply, 1)
+        if (python := peers.python_of("llama.cpp")) is not None:
+            found |= dict(self.llama_cpp(python))
+        if not quick and (python := peers.python_of("trl")) is not None:
+            found["a PPO episode, the other: TRL (s)"] = self.trl(python)
+            print("PPO", flush=True)
         found["a re-ranked reply, the other: a base one (s)"] = self.versus(partial(self.reply, 16), whole)
         found["a reply by an adapter, the other: by the base (s)"] = self.versus(partial(self.reply, 1, ADAPTER), whole)
         return found
