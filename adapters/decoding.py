@@ -85,32 +85,40 @@ class GrowingLayer(DynamicLayer):
         """Append (B, heads, T, d) keys and values; returns all so far, as views."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-            self._store: list[Tensor] = []
+            self._store: Tensor | None = None
         have, new = self.get_seq_length(), key_states.shape[-2]
-        if not self._store or self._store[0].shape[-2] < have + new:
-            room = -(-(have + new) // CACHE_BLOCK) * CACHE_BLOCK + CACHE_BLOCK
-            grown = [
-                state.new_zeros((*state.shape[:-2], room, state.shape[-1])) for state in (key_states, value_states)
-            ]
-            for buffer, old in zip(grown, (self.keys, self.values), strict=True):
-                if have:
-                    buffer[..., :have, :] = old
-            self._store = grown
-        for buffer, state in zip(self._store, (key_states, value_states), strict=True):
-            buffer[..., have : have + new, :] = state
-        self.keys, self.values = (buffer[..., : have + new, :] for buffer in self._store)
+        store = self.reserve(new, key_states)
+        store[0, ..., have : have + new, :], store[1, ..., have : have + new, :] = key_states, value_states
+        self.keys, self.values = store[..., : have + new, :]
         return self.keys, self.values
 
-    @property
-    def blocks(self) -> tuple[Tensor, Tensor]:
-        """Keys and values with the room that is left, zeros there: contiguous, so that products copy nothing."""
-        keys, values = self._store
-        return keys, values
+    def append(self, both: Tensor) -> Tensor:
+        """One more position: (2, B, heads, 1, d) keys and values; returns the whole store, see `reserve`."""
+        have = self.get_seq_length()
+        store = self.reserve(1, self.keys)
+        store[..., have : have + 1, :] = both
+        self.keys, self.values = store[..., : have + 1, :]
+        return store
+
+    def reserve(self, new: int, like: Tensor | None = None) -> Tensor:
+        """Make room for so many more positions: (2, B, heads, room, d) keys and values, zeros where none are yet.
+
+        Each half is contiguous, so that products with all of it copy nothing.
+        """
+        have = self.get_seq_length()
+        if self._store is None or self._store.shape[-2] < have + new:
+            like = self.keys if like is None else like
+            room = -(-(have + new) // CACHE_BLOCK) * CACHE_BLOCK + CACHE_BLOCK
+            grown = like.new_zeros((2, *like.shape[:-2], room, like.shape[-1]))
+            if have:
+                grown[0, ..., :have, :], grown[1, ..., :have, :] = self.keys, self.values
+            self._store = grown
+        return self._store
 
     def select(self, rows: Tensor) -> None:
         """Keep (or repeat) the given batch rows."""
         self.keys, self.values = self.keys[rows], self.values[rows]
-        self._store = []
+        self._store = None
 
 
 class Generation:
