@@ -20,6 +20,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 from feedback.errors import InvalidInput
 
 CACHE_BLOCK = 64
+READ_AT_ONCE = 256  # tokens of a single prompt that one step reads; others' steps may come in between
 PREFILL_ROWS = 8  # prompts read at once: more gain nothing, and long ones among them make all of them long
 
 
@@ -121,11 +122,37 @@ class GrowingLayer(DynamicLayer):
         self._store = None
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """How a prompt begins, read already: what a model makes of it depends on nothing that follows.
+
+    Whole steps of `READ_AT_ONCE` tokens, so that a prompt that goes on from here is read in the same steps as one that
+    does not, with the same bits. ids: T tokens; states: (2, 1, heads, T, d) a layer; trunk: (T, H).
+    """
+
+    ids: tuple[int, ...]
+    states: tuple[Tensor, ...]
+    trunk: Tensor
+
+    def shared(self, ids: Sequence[int]) -> Prefix | None:
+        """As much of it as another prompt begins with, short of that prompt's last token."""
+        alike = 0
+        for mine, other in zip(self.ids, ids[:-1], strict=False):
+            if mine != other:
+                break
+            alike += 1
+        whole = alike // READ_AT_ONCE * READ_AT_ONCE
+        if not whole or whole == len(self.ids):
+            return self if whole else None
+        return Prefix(self.ids[:whole], tuple(each[..., :whole, :] for each in self.states), self.trunk[:whole])
+
+
 class Generation:
     """Replies under way: `copies` drafts for each of the prompts.
 
     adapter: name of the adapter to write with, or None for the base. keep_trunk: keep every position's trunk
-    activation (for training); otherwise only each reply's mean is kept (for the reward head's latent features).
+    activation (for training); otherwise only each reply's mean is kept (for the reward head's latent features). known:
+    how the only prompt begins, as the same adapter read it before.
     """
 
     def __init__(
@@ -137,7 +164,9 @@ class Generation:
         *,
         adapter: str | None = None,
         keep_trunk: bool = False,
+        known: Prefix | None = None,
     ) -> None:
+        assert known is None or len(prompts) == 1, "only one prompt can be gone on with"
         self.prompts, self.copies, self.sampling, self.adapter = prompts, copies, sampling, adapter
         self.replies: list[list[int]] = [[] for _ in range(len(prompts) * copies)]
         self.ended = [False] * len(self.replies)
@@ -145,6 +174,9 @@ class Generation:
         self.prompt_trunks: list[Tensor] = []
         self._end_ids = frozenset(end_ids)
         self._random = torch.Generator().manual_seed(sampling.seed)
+        self._known = known
+        self._begun: Cache | None = None  # while a single prompt is being read
+        self._begun_trunk: list[Tensor] = []
         self._cache: Cache | None = None
         self._live = list(range(len(self.replies)))  # rows of the running batch, as indices into `replies`
         self._sums: Tensor | None = None
@@ -166,9 +198,66 @@ class Generation:
     def step(self, model: Stepper) -> dict[int, int]:
         """Write one more token for every unfinished reply; returns {row: token id}."""
         if self._cache is None:
+            while self.reading:
+                self.read(model)
             return self._draw(self._prefill(model), model.device)
         part = self._part()
         return self._take(*model.step(part.ids, part.mask, part.positions, part.cache), model.device)
+
+    @property
+    def reading(self) -> bool:
+        """Whether there is more of a single prompt to `read` before the first step."""
+        return len(self.prompts) == 1 and self._sums is None and len(self.prompts[0]) - self._read > READ_AT_ONCE
+
+    def read(self, model: Stepper) -> None:
+        """Read some more of the prompt, at most READ_AT_ONCE tokens: worth a step of its own."""
+        self._go_on(model, self._read + READ_AT_ONCE)
+
+    def prefix(self) -> Prefix | None:
+        """How the only prompt begins, for the next one that does; after the first step, None if it is too short.
+
+        Some of its tokens, those of the prompt's last step, are left out.
+        """
+        return self._known
+
+    @property
+    def _read(self) -> int:
+        """Tokens of a single prompt that were read, or known."""
+        return sum(map(len, self._begun_trunk)) if self._begun else len(self._known.ids) if self._known else 0
+
+    def _go_on(self, model: Stepper, stop: int) -> Tensor:
+        """Read a single prompt as far as `stop`; the last token's logits."""
+        if self._begun is None:
+            self._begun = Cache(layers=[GrowingLayer() for _ in range(model.depth)])
+            if self._known is not None:
+                self._begun_trunk.append(self._known.trunk)
+                for layer, (keys, values) in zip(self._begun.layers, self._known.states, strict=True):
+                    layer.update(keys, values)
+        at = self._read
+        ids = torch.tensor([self.prompts[0][at:stop]], device=model.device)
+        positions = torch.arange(at, stop, device=model.device)[None]
+        logits, trunk = model.step(ids, None, positions, self._begun)
+        self._begun_trunk.append(trunk[0])
+        return logits
+
+    def _prefill_one(self, model: Stepper) -> Tensor:
+        """The last part of a single prompt; remembers how it began."""
+        prompt = self.prompts[0]
+        logits = self._go_on(model, len(prompt))
+        assert self._begun is not None
+        trunk = torch.cat(self._begun_trunk)
+        whole = (len(prompt) - 1) // READ_AT_ONCE * READ_AT_ONCE
+        if whole and (self._known is None or len(self._known.ids) < whole):
+            states = [
+                torch.stack((layer.keys[..., :whole, :], layer.values[..., :whole, :])) for layer in self._begun.layers
+            ]
+            self._known = Prefix(tuple(prompt[:whole]), tuple(states), trunk[:whole])
+        self.prompt_trunks, self._cache, self._begun = [trunk], self._begun, None
+        if self.copies > 1:
+            self._select(torch.zeros(self.copies, dtype=torch.long, device=model.device))
+        self._lengths = self._lengths.repeat(self.copies).to(model.device)
+        self._sums = trunk.new_zeros((self.copies, trunk.shape[-1]), dtype=torch.float32)
+        return logits.repeat(self.copies, 1)
 
     def _draw(self, logits: Tensor, device: torch.device) -> dict[int, int]:
         draws = torch.rand(len(self.replies), generator=self._random)[self._live]
@@ -218,6 +307,8 @@ class Generation:
 
     def _prefill(self, model: Stepper) -> Tensor:
         """Read the prompts, those of like length together, and put their caches side by side, padded on the left."""
+        if len(self.prompts) == 1:
+            return self._prefill_one(model)
         longest = int(self._lengths.max())
         order = sorted(range(len(self.prompts)), key=lambda row: len(self.prompts[row]))
         caches, logits, trunks = list[Cache](), list[Tensor](), dict[int, Tensor]()

@@ -8,9 +8,9 @@
 
 Callers from any thread get a `Writing` at once and read from it as it goes. Replies of a few drafts take their steps
 together, each with its own adapter, as far as that changes none of them (adapters/lean.py): the same request gives the
-same text whatever else is being written. Others, and prompts, are batches of their own. One thread takes all
-steps, and each names its adapter, so people cannot mix. What goes wrong in one request ends that request only; a step
-that fails ends those who took it.
+same text whatever else is being written, to the last bit where the fused 4-bit kernel runs. Others, and prompts, are
+batches of their own. One thread takes all steps, and each names its adapter, so people cannot mix. What goes wrong in
+one request ends that request only; a step that fails ends those who took it.
 
 Left out on purpose: larger joint batches. Decoding from a quantized base is not batch-invariant there, so texts would
 depend on who else is there, and at sixteen rows two cores gain little more.
@@ -35,6 +35,7 @@ from adapters.rendering import ChatMessage, Rendered
 from adapters.safety import SafetyTerm
 from adapters.versions import VersionFiles
 from assistant.cores import Cores, own_seconds
+from assistant.prefixes import Prefixes
 from assistant.shelf import Shelf
 from assistant.turns import Turns
 from assistant.writing import Ask, Draft, Reading, Task, Writing, Written
@@ -63,6 +64,7 @@ class Engine:
         self.population: Population = load_population(len(self.latents.directions))
         self.safety = SafetyTerm.load("term")
         self.shelf = Shelf(self.policy, versions)
+        self.prefixes = Prefixes()
         self.tokens_written = 0
         self._turns: Turns[Task] = Turns(ROOM, max_waiting)
         self._errands: list[Callable[[], None]] = []
@@ -124,11 +126,12 @@ class Engine:
             return len(self.renderer.reply_ids(text, ended=False))
 
     def forget(self, user_id: str) -> None:
-        """Stop what is being written for a person and drop their adapters, before this returns."""
+        """Stop what is being written for a person and drop their adapters and what was read, before this returns."""
         done = threading.Event()
 
         def errand() -> None:
             self.shelf.forget(user_id)
+            self.prefixes.forget(user_id)
             done.set()
 
         with self._wake:

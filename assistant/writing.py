@@ -226,9 +226,17 @@ class Writing(Task):
                 self.ask.sampling,
                 engine.renderer.end_ids,
                 adapter=self._adapter,
+                known=engine.prefixes.find(self.user_id, self._adapter, self.prompt.ids),
             )
         engine.policy.use(self._adapter)
-        return self.took(engine, self._generation.step(engine.policy))
+        if self._generation.reading:
+            self._generation.read(engine.policy)
+            return None
+        first = not self._generation.replies[0]
+        written = self._generation.step(engine.policy)
+        if first:
+            engine.prefixes.keep(self.user_id, self._adapter, self._generation.prefix())
+        return self.took(engine, written)
 
     def took(self, engine: Engine, written: dict[int, int]) -> Written | None:
         """Go on from a step that was taken, its tokens by draft; the outcome when it was the last."""

@@ -12,7 +12,7 @@ import pytest
 from torch import Tensor
 
 from adapters.base_model import BaseFiles
-from adapters.decoding import Part, Sampling
+from adapters.decoding import READ_AT_ONCE, Part, Sampling
 from adapters.versions import VersionFiles
 from assistant import writing as writing_module
 from assistant.engine import Ask, Draft, Engine
@@ -192,6 +192,24 @@ def test_people_take_steps_together_and_no_reply_changes(
         assert [(d.ids, d.latent.tobytes()) for d in among] == [(d.ids, d.latent.tobytes()) for d in drafts]
     assert max(taken) == 4, "nobody went along"
     assert len({tuple(drafts[0].ids) for drafts in alone[:3]}) == 3, "adapters that differ too little to tell"
+
+
+def test_the_next_turn_of_a_chat_reads_only_what_is_new(engine: Engine, maker: Maker) -> None:
+    version = maker.version("u_long", scale=1.0)
+    told = "The sea is wide, and there is a lighthouse at its end where a keeper lives with three cats. " * 16
+    talk = [*said(told), {"role": "assistant", "content": "I see."}, *said("What is the keeper doing at night?")]
+    first = Ask(said(told), version, 1, Sampling(0.8, 1.0, 2, 1), (), "u_long")
+    next_one = Ask(talk, version, 1, Sampling(0.8, 1.0, 8, 1), (), "u_long")
+    ids = engine.render(talk).ids
+    cold = write(engine, next_one).drafts[0]
+    engine.forget("u_long")
+    assert engine.prefixes.find("u_long", "u_long-v1", ids) is None
+    write(engine, first)
+    known = engine.prefixes.find("u_long", "u_long-v1", ids)
+    assert known is not None and len(known.ids) == READ_AT_ONCE
+    warm = write(engine, next_one).drafts[0]
+    assert (warm.ids, warm.latent.tobytes(), warm.subject) == (cold.ids, cold.latent.tobytes(), cold.subject)
+    assert engine.prefixes.find("u_else", "u_long-v1", ids) is engine.prefixes.find("u_long", None, ids) is None
 
 
 def test_a_step_that_fails_ends_those_who_took_it(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

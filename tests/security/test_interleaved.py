@@ -1,10 +1,11 @@
-"""Replies of several people, written turn by turn on one model in full precision, are those that each gets alone."""
+"""Replies of several people, written together on one model in full precision, are those that each gets alone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from adapters.base_model import BaseFiles, load_unquantized
@@ -55,7 +56,8 @@ def test_many_at_once_get_what_each_gets_alone(engine: Engine, files: VersionFil
         for number, writing in enumerate(together, start=start):
             drafts = writing.result(timeout=120).drafts
             assert ids(drafts) == ids(alone[number])
-            latents = [(mine.latent - theirs.latent) for mine, theirs in zip(drafts, alone[number], strict=True)]
-            assert not any(gap.any() for gap in latents), "the features are the same to the last bit"
+            for mine, theirs in zip(drafts, alone[number], strict=True):
+                # to the last bit only where the fused 4-bit kernel multiplies (tests/assistant/test_engine.py)
+                np.testing.assert_allclose(mine.latent, theirs.latent, atol=1e-3)
     said_by = {name: {tuple(d.ids) for n in range(count) if PEOPLE[n % 4] == name for d in alone[n]} for name in PEOPLE}
     assert len({frozenset(replies) for replies in said_by.values()}) == len(PEOPLE), "adapters too alike to tell"
