@@ -29,6 +29,7 @@ from adapters.decoding import GrowingLayer, Part
 FEW = 4  # rows that the fused kernels, for 4-bit weights and for attention, are made for
 TOGETHER = 2 * FEW  # up to so many rows it is faster than unpacking, and a row's result is its own
 BLOCK_ROWS = 32  # output rows that the kernel reads side by side
+TOGETHER_KEPT = 2  # sets of people whose matrices stand side by side
 STACKS_KEPT = 16  # adapters whose stacked matrices are kept; 5 MB each on the embedded base
 
 
@@ -59,6 +60,7 @@ class LeanStep:
         self._split = split
         self._heads = (config.num_attention_heads, config.num_key_value_heads, decoder.layers[0].self_attn.scaling)
         self._stacks: dict[str, _Stacks] = {}
+        self._together: list[tuple[list[_Stacks], list[list[_Lora | None]]]] = []
 
     @torch.inference_mode()
     def __call__(self, parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
@@ -68,20 +70,32 @@ class LeanStep:
         it would alone, so that with at most `TOGETHER` rows a part's result does not depend on who else is there,
         to the last bit; where that kernel is missing, but for rounding.
         """
-        members, start = list[_Member](), 0
-        for part in parts:
-            rows = slice(start, start + len(part.ids))
-            stacks = None if part.adapter is None else self._stacks_of(part.adapter)
-            members.append(_Member(rows, _bias(part, self._embedding.weight.dtype), part.cache, stacks))
-            start = rows.stop
+        # Whoever has the turn comes first; adapters side by side want one order.
+        order = sorted(range(len(parts)), key=lambda i: (len(parts[i].ids), parts[i].adapter or ""))
+        places, start = [slice(0)] * len(parts), 0
+        for i in order:
+            places[i] = slice(start, start + len(parts[i].ids))
+            start = places[i].stop
+        hidden, trunk = self._sorted([parts[i] for i in order], [places[i] for i in order])
+        if len(parts) > 1:
+            hidden, trunk = (torch.cat([each[rows] for rows in places]) for each in (hidden, trunk))
+        return hidden, trunk[:, None]
+
+    def _sorted(self, parts: Sequence[Part], rows: Sequence[slice]) -> tuple[Tensor, Tensor]:
+        """The step with parts of one size and their adapters in order; rows: of each part. → (R, H) twice."""
+        members = [
+            _Member(each, _bias(part, self._embedding.weight.dtype), part.cache)
+            for part, each in zip(parts, rows, strict=True)
+        ]
         hidden = F.embedding(_joined([part.ids[:, 0] for part in parts]), self._embedding.weight)
         turn = self._turn(*self._rotary(hidden[:, None], _joined([part.positions for part in parts])))
+        crews = self._crews([(member.rows, part.adapter) for member, part in zip(members, parts, strict=True)])
         trunk = hidden
         for place, layer in enumerate(self._layers):
             if place == self._split:
                 trunk = hidden
-            hidden = layer(hidden, turn, members, place)
-        return _norm(hidden, self._norm), trunk[:, None]
+            hidden = layer(hidden, turn, members, crews, place)
+        return _norm(hidden, self._norm), trunk
 
     def _turn(self, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         """What a head and the head with its halves swapped are multiplied by, (R, heads, d) each.
@@ -91,26 +105,47 @@ class LeanStep:
         half = cos.shape[-1] // 2
         sin = torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
         queries, shared, scaling = self._heads
-        return (
-            torch.cat(
-                [
-                    (cos * scaling).expand(-1, queries, -1),
-                    *[each.expand(-1, shared, -1) for each in (cos, torch.ones_like(cos))],
-                ],
-                dim=1,
-            ),
-            torch.cat(
-                [
-                    (sin * scaling).expand(-1, queries, -1),
-                    *[each.expand(-1, shared, -1) for each in (sin, torch.zeros_like(sin))],
-                ],
-                dim=1,
-            ),
-        )
+
+        def for_heads(turn: Tensor, still: Tensor) -> Tensor:
+            """Of queries, keys and values."""
+            sizes = ((turn * scaling, queries), (turn, shared), (still, shared))
+            return torch.cat([each.expand(-1, count, -1) for each, count in sizes], dim=1)
+
+        return for_heads(cos, torch.ones_like(cos)), for_heads(sin, torch.zeros_like(sin))
 
     def forget(self, adapter: str) -> None:
         """An adapter was unloaded."""
         self._stacks.pop(adapter, None)
+        self._together = []
+
+    def _crews(self, owners: Sequence[tuple[slice, str | None]]) -> list[_Crew]:
+        """Parts of one size that lie side by side and have adapters; they are multiplied as one."""
+        alike: dict[int, list[tuple[slice, _Stacks]]] = {}
+        for rows, adapter in owners:
+            if adapter is not None:
+                alike.setdefault(rows.stop - rows.start, []).append((rows, self._stacks_of(adapter)))
+        return [
+            _Crew(
+                slice(each[0][0].start, each[-1][0].stop),
+                (len(each), size),
+                self._side_by_side([stacks for _, stacks in each]),
+            )
+            for size, each in alike.items()
+        ]
+
+    def _side_by_side(self, stacks: list[_Stacks]) -> list[list[_Lora | None]]:
+        """Several adapters' matrices as one; the last few answers are kept, since people write many tokens."""
+        if len(stacks) == 1:
+            return stacks[0].layers
+        for known, layers in self._together:
+            if len(known) == len(stacks) and all(one is other for one, other in zip(known, stacks, strict=True)):
+                return layers
+        layers = [
+            [_Lora.joined(each) for each in zip(*places, strict=True)]
+            for places in zip(*(each.layers for each in stacks), strict=True)
+        ]
+        self._together = [(stacks, layers), *self._together][:TOGETHER_KEPT]
+        return layers
 
     def _stacks_of(self, adapter: str) -> _Stacks:
         stacks = self._stacks.pop(adapter, None)
@@ -124,12 +159,20 @@ class LeanStep:
 
 @dataclass(frozen=True)
 class _Member:
-    """A part's rows in the batch, what is added to their attention scores, their cache, and their adapter."""
+    """A part's rows in the batch, what is added to their attention scores, and their cache."""
 
     rows: slice
     bias: Tensor
     cache: Cache
-    stacks: _Stacks | None
+
+
+@dataclass(frozen=True)
+class _Crew:
+    """Parts of one size: their rows in the batch, (parts, rows of each), and what their adapters add to each layer."""
+
+    rows: slice
+    shape: tuple[int, int]
+    layers: list[list[_Lora | None]]
 
 
 class _Layer:
@@ -150,10 +193,17 @@ class _Layer:
         """All linear layers, grouped by what they read."""
         return [self.qkv, self.out, self.gate_up, self.down]
 
-    def __call__(self, hidden: Tensor, turn: tuple[Tensor, Tensor], members: Sequence[_Member], place: int) -> Tensor:
+    def __call__(
+        self,
+        hidden: Tensor,
+        turn: tuple[Tensor, Tensor],
+        members: Sequence[_Member],
+        crews: Sequence[_Crew],
+        place: int,
+    ) -> Tensor:
         """(R, H) → (R, H); appends to every member's cache. place: which layer this is."""
         rows, width, heads, shared = len(hidden), self._width, self._heads, self._shared
-        lora = [[(each.rows, each.stacks.layers[place][i]) for each in members if each.stacks] for i in range(4)]
+        lora = [[(crew, added) for crew in crews if (added := crew.layers[place][i]) is not None] for i in range(4)]
         mixed = self.qkv(_norm(hidden, self._before), lora[0]).view(rows, heads + 2 * shared, width)
         turned = torch.addcmul(mixed * turn[0], mixed.roll(width // 2, -1), turn[1])
         query = turned[:, :heads].view(rows, shared, heads // shared, width)
@@ -193,8 +243,8 @@ class _Linears:
         """The base layers."""
         return [_base_of(module) for module in self.wrapped]
 
-    def __call__(self, inputs: Tensor, lora: Sequence[tuple[slice, _Lora | None]]) -> Tensor:
-        """lora: what adapters add to which rows."""
+    def __call__(self, inputs: Tensor, lora: Sequence[tuple[_Crew, _Lora]]) -> Tensor:
+        """lora: what adapters add to whose rows."""
         if self._packs and len(inputs) <= TOGETHER and inputs.dtype == torch.bfloat16:
             packed, shape, absmax, code, block = self._packed = self._packed or pack(self.modules)
             parts = [
@@ -207,21 +257,27 @@ class _Linears:
             out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
         if lora:
             exact = inputs.float()
-            for rows, added in lora:
-                if added is not None:
-                    out[rows] += F.linear(F.linear(exact[rows], added.down), added.up)
+            for crew, added in lora:
+                mine = exact[crew.rows].view(*crew.shape, -1)
+                out[crew.rows] += (mine @ added.down.mT @ added.up.mT).flatten(0, 1)
         return out
 
 
 @dataclass(frozen=True)
 class _Lora:
-    """What one adapter adds to a group of layers: (R, K) down and (N, R) up, fp32 as PEFT keeps and applies them.
+    """What adapters add to a group of layers: (A, R, K) down and (A, N, R) up, fp32 as PEFT keeps and applies them.
 
     For a few rows that is also four times as fast as bf16 (LOG.md).
     """
 
     down: Tensor
     up: Tensor
+
+    @classmethod
+    def joined(cls, each: Sequence[_Lora | None]) -> _Lora | None:
+        """Those of several adapters; all have something there, or none has."""
+        some = [lora for lora in each if lora is not None]
+        return cls(torch.cat([lora.down for lora in some]), torch.cat([lora.up for lora in some])) if some else None
 
 
 class _Stacks:
@@ -244,7 +300,7 @@ class _Stacks:
             down, up = module.lora_A[adapter].weight, module.lora_B[adapter].weight
             self._seen += [(each, each._version, each.data_ptr()) for each in (down, up)]
             parts.append((down.float(), up.float() * module.scaling[adapter]))
-        return _Lora(torch.cat([down for down, _ in parts]), torch.block_diag(*[up for _, up in parts]))
+        return _Lora(torch.cat([down for down, _ in parts])[None], torch.block_diag(*[up for _, up in parts])[None])
 
 
 def pack(modules: Sequence[Any]) -> tuple[Tensor, list[int], Tensor, Tensor, int]:

@@ -1,7 +1,8 @@
 """Everybody's reward heads, always those of the event log.
 
 A head is fitted to all of a person's live acts, never moved from the last one: so what an act taught goes when it is
-taken back, and a crash between an event and its refit loses nothing. The head kept in the store is a copy for whoever
+taken back, and a crash between an event and its refit loses nothing. Old acts fade at the rate that foretells new ones
+best (feedback/fading.py), a function of the acts as well. The head kept in the store is a copy for whoever
 reads the database; the first use after a start fits it anew, to the same bits. Left out on purpose: deciding what
 counts as an act (learning.py).
 """
@@ -13,8 +14,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
+
+import numpy as np
 
 from feedback.errors import NotSaved
+from feedback.fading import BLOCK, NEVER, Foretold, half_life, weights
 from feedback.labels import act_of
 from feedback.population import Population
 from feedback.reward_head import Act, Array, RewardHead, fit, pulls
@@ -31,6 +36,8 @@ class _Person:
     lock: threading.RLock = field(default_factory=threading.RLock)
     head: RewardHead | None = None
     acts: dict[str, tuple[Act, bool]] = field(default_factory=dict)  # by feedback id, with "held out"
+    half_life: float = NEVER  # of these acts, in acts
+    foretold: Foretold = field(default_factory=dict)  # of these acts
 
 
 class Heads:
@@ -65,16 +72,26 @@ class Heads:
     def pulls(self, user_id: str) -> tuple[list[str], Array]:
         """Feedback ids of the live acts, and how far each pulls each weight, (N, D)."""
         with self.lock(user_id):
-            head, acts = self.head(user_id), dict(self._person(user_id).acts)
-        return list(acts), pulls(head, [act for act, _ in acts.values()], self._population.prior)
+            head, acts, counted = self.head(user_id), dict(self._person(user_id).acts), self._counted(user_id)
+        return list(acts), pulls(head, [act for act, _ in acts.values()], self._population.prior, counted)
+
+    def fades(self, user_id: str) -> bool:
+        """Whether older acts count less: the person's taste seems to have changed."""
+        with self.lock(user_id):
+            self.head(user_id)
+            return self._person(user_id).half_life < NEVER
 
     def split(self, user_id: str) -> tuple[RewardHead, RewardHead]:
         """Heads for an update: one without the held-out acts, one of nothing but the prior and those."""
         with self.lock(user_id):
             self.head(user_id)
-            acts = list(self._person(user_id).acts.values())
-        prior = self._population.prior
-        return fit([act for act, held in acts if not held], prior), fit([act for act, held in acts if held], prior)
+            acts, counted = list(self._person(user_id).acts.values()), self._counted(user_id)
+        held = np.array([held for _, held in acts], dtype=bool)
+        train, judge = (
+            fit([acts[place][0] for place in np.flatnonzero(part)], self._population.prior, counted[part])
+            for part in (~held, held)
+        )
+        return train, judge
 
     def refit(self, user_id: str) -> RewardHead:
         """Fit to what is live now, and keep it. Acts that were there before are not decoded again."""
@@ -89,8 +106,12 @@ class Heads:
                 )
                 for preference, base in self._store.acts.preferences(user_id, new if len(new) < MANY else None)
             }
+            as_before = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(person.acts, live, strict=False)))
+            person.foretold = {at: found for at, found in person.foretold.items() if at + BLOCK <= as_before}
             person.acts = {name: person.acts.get(name) or decoded[name] for name in live}
-            person.head = head = fit([act for act, _ in person.acts.values()], self._population.prior)
+            acts, prior = [act for act, _ in person.acts.values()], self._population.prior
+            person.half_life = half_life(acts, prior, person.foretold)
+            person.head = head = fit(acts, prior, self._counted(user_id))
             try:
                 if person.acts:
                     self._store.acts.save_head(user_id, self._base_id, self._population.version, head)
@@ -102,6 +123,11 @@ class Heads:
         """Drop what is cached of a person who was removed."""
         with self._guard:
             self._people.pop(user_id, None)
+
+    def _counted(self, user_id: str) -> Array:
+        """What each of a person's acts counts."""
+        person = self._person(user_id)
+        return weights(len(person.acts), person.half_life)
 
     def _person(self, user_id: str) -> _Person:
         with self._guard:

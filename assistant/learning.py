@@ -234,6 +234,10 @@ class Learning:
         corrected = {name for name, payload in set_by_hand.items() if payload["weight"] is not None}
         return profile_of(head, acts, corrected)
 
+    def fades(self, user: User) -> bool:
+        """Whether older clicks count less, because the newest ones say something else."""
+        return self._heads.fades(user.id)
+
     def behind(self, user: User) -> dict[str, list[Click]]:
         """The clicks behind each trait, what moved it most first."""
         return clicks_behind(self._store, user, *self._heads.pulls(user.id))

@@ -9,6 +9,10 @@ four, in turn by chance. Other prompts judge. Pair accuracy: of two replies to o
 person, the head names the better one. Wins: the head picks one of 16 drafts, and the person, without noise, compares it
 with base replies to the same prompt; equally good ones count half, and a broken reply loses to a sound one.
 
+A taste that turns: after 120 acts by one taste the person goes on with another. Pair accuracy for the new one after
+10 to 80 acts more, as the product fits (old acts fade, feedback/fading.py), with all acts counting alike, and by the
+new ones alone, though in life nobody knows which they are.
+
 Left out on purpose: adapters (benchmarks/personalize.py). Table on the terminal, JSON in benchmarks/results/head.json.
 """
 
@@ -38,13 +42,15 @@ from benchmarks.clicks import SHOWN, TURNS, Kind, as_drafts
 from benchmarks.judging import Interval, interval
 from benchmarks.people import REPORT, TUNE, Person, Taste, make_person
 from benchmarks.work import RESULTS, commit, machine
+from feedback.fading import fit_fading
 from feedback.labels import ranking_preference, thumb_preference
 from feedback.population import Population, load_population
-from feedback.reward_head import Act, Array, RewardHead, fit
+from feedback.reward_head import Act, Array, Prior, RewardHead, fit
 from feedback.store import Store
 from feedback.types import FeedbackKind, User
 
 LABELS = (5, 10, 30, 100)
+TURNS_AFTER, SINCE = 120, (10, 20, 40, 80)
 LATENCY_LABELS = (10, 30, 100, 300, 1000)
 DRAFTS = 16  # the rest of an evaluation prompt's replies are what the choice is compared with
 LEARN = Draw("pool", 0, 60, 8)
@@ -61,7 +67,7 @@ class Plan:
 
 
 PLANS = {
-    "full": Plan(REPORT, Draw("report", 0, 120, 18, stride=5), 3),
+    "full": Plan(REPORT, Draw("report", 0, 120, 24, stride=3), 3),
     "quick": Plan(REPORT, Draw("report", 0, 120, 18, stride=15), 1),
     "tune": Plan(TUNE, Draw("pool", 60, 90, 18), 4),
 }
@@ -175,7 +181,7 @@ def run(plan: Plan, population: Population) -> dict[str, Outcome]:
             person = make_person(name, taste, texts_of(learn), seed)
             judge = Judge(person, judged)
             acts = simulate(person, learn, rows, plan.kinds, max(LABELS), seed)
-            looks += [judge.look(fit(acts[:count], population.prior), count) for count in LABELS]
+            looks += [judge.look(fit_fading(acts[:count], population.prior), count) for count in LABELS]
         people[name] = Outcome(judge.oracle, looks)
     return people
 
@@ -183,6 +189,34 @@ def run(plan: Plan, population: Population) -> dict[str, Outcome]:
 def over_people(people: dict[str, Outcome], field: str, labels: int) -> Interval:
     """Mean of a figure over people, seeds averaged first, with its 95% interval over people."""
     return interval([outcome.mean(field, labels) for outcome in people.values()])
+
+
+def turned(plan: Plan, population: Population) -> dict[str, dict[int, Interval]]:
+    """Pair accuracy for a taste that took another's place: how it is fitted → acts since → over tastes."""
+    learn = base_replies(LEARN)
+    rows = [population.features(each.texts, each.latent) for each in learn]
+    judged, names, prior = read_judged(base_replies(plan.judged), population), list(plan.tastes), population.prior
+    found: dict[str, dict[int, list[float]]] = {how: {since: [] for since in SINCE} for how in HOW_FITTED}
+    for place, name in enumerate(names):
+        new = names[(place + len(names) // 2) % len(names)]
+        for seed in range(plan.seeds):
+            before, after = (make_person(each, plan.tastes[each], texts_of(learn), seed) for each in (name, new))
+            judge = Judge(after, judged)
+            acts = simulate(before, learn, rows, plan.kinds, TURNS_AFTER, seed)
+            acts += simulate(after, learn, rows, plan.kinds, max(SINCE), seed + plan.seeds)
+            for since in SINCE:
+                for how, fitted in HOW_FITTED.items():
+                    head = fitted(acts[: TURNS_AFTER + since], prior)
+                    found[how][since].append(judge.look(head, since).accuracy)
+    grouped = {how: {since: np.reshape(v, (len(names), -1)) for since, v in by.items()} for how, by in found.items()}
+    return {how: {since: interval(v.mean(1).tolist()) for since, v in by.items()} for how, by in grouped.items()}
+
+
+HOW_FITTED: dict[str, Callable[[Sequence[Act], Prior], RewardHead]] = {
+    "old acts fade": fit_fading,
+    "all alike": fit,
+    "the new alone": lambda acts, prior: fit(acts[TURNS_AFTER:], prior),
+}
 
 
 def latency(population: Population, clicks: int = 15) -> dict[int, list[float]]:
@@ -232,7 +266,9 @@ def _stored_acts(
         yield partial(store.acts.add, user.id, form, {}, names, DEFAULT_BASE, fields)
 
 
-def report(plan: Plan, people: dict[str, Outcome], taken: dict[int, list[float]]) -> str:
+def report(
+    plan: Plan, people: dict[str, Outcome], turns: dict[str, dict[int, Interval]], taken: dict[int, list[float]]
+) -> str:
     """The tables."""
     lines = [
         f"{len(people)} tastes, {plan.seeds} seeds; acts: {', '.join(plan.kinds)} in turn; 95% intervals over tastes"
@@ -245,6 +281,8 @@ def report(plan: Plan, people: dict[str, Outcome], taken: dict[int, list[float]]
     for name, outcome in people.items():
         wins = (f"{outcome.mean('wins', labels):22.1%}" for labels in LABELS)
         lines.append(f"  {name:18s}" + "".join(wins) + f"   of {outcome.oracle:.1%}")
+    lines.append(f"{f'turned after {TURNS_AFTER}':20s}" + "".join(f"{since:>22d}" for since in SINCE))
+    lines += [f"  {how:18s}" + "".join(f"{each!s:>22s}" for each in by.values()) for how, by in turns.items()]
     lines.append(
         "click to head, ms    " + "   ".join(f"{n}: {median(ms):.0f} (max {max(ms):.0f})" for n, ms in taken.items())
     )
@@ -259,8 +297,8 @@ def main() -> None:
     form.add_argument("--tune", action="store_const", const="tune", dest="plan", help="the TUNE tastes")
     name = parser.parse_args().plan or "full"
     plan, population = PLANS[name], load_population(LATENTS)
-    people, taken = run(plan, population), latency(population)
-    print(report(plan, people, taken))
+    people, turns, taken = run(plan, population), turned(plan, population), latency(population)
+    print(report(plan, people, turns, taken))
     summary = {
         field: {str(labels): asdict(over_people(people, field, labels)) for labels in LABELS}
         for field in ("accuracy", "wins")
@@ -273,6 +311,7 @@ def main() -> None:
             "machine": machine(),
             "population": population.version,
             "summary": summary,
+            "turned": {how: {str(n): asdict(each) for n, each in by.items()} for how, by in turns.items()},
             "people": {who: asdict(outcome) for who, outcome in people.items()},
             "latency_ms": {str(labels): ms for labels, ms in taken.items()},
         },

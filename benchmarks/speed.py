@@ -109,6 +109,7 @@ class Speed:
     def eight_by_peft(self, count: int = 24) -> float:
         """The same by transformers and PEFT, in one padded batch."""
         model: Any = self.policy._peft
+        model.eval()  # the wrapper alone still says that it trains, and then takes no mixed batch
         prompts = self.prompts[: len(PEOPLE)]
         longest = max(map(len, prompts))
         mask = torch.tensor([[0] * (longest - len(each)) + [1] * len(each) for each in prompts])

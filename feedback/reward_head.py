@@ -138,11 +138,15 @@ def prior_head(prior: Prior) -> RewardHead:
     return RewardHead(prior.mean.copy(), np.diag(prior.sd**2), 0.0, 0)
 
 
-def fit(acts: Sequence[Act], prior: Prior) -> RewardHead:
-    """Posterior after all acts, in the order given."""
+def fit(acts: Sequence[Act], prior: Prior, weights: Array | None = None) -> RewardHead:
+    """Posterior after all acts, in the order given.
+
+    weights: (N,) what each counts, 1 where nothing else is said (a correction always counts as made): an act of weight
+    0.5 is half an act.
+    """
     if not acts:
         return prior_head(prior)
-    evidence = _Evidence(acts, prior)
+    evidence = _Evidence(acts, prior, weights)
     mean = np.append(prior.mean, 0.0)
     precision = np.append(1.0 / prior.sd**2, 1.0 / prior.threshold_sd**2)
     at = _climb(evidence, mean, precision, evidence.at(mean), ROUGHLY)
@@ -159,15 +163,22 @@ def fit(acts: Sequence[Act], prior: Prior) -> RewardHead:
     return RewardHead(at.weights[:-1], cov, float(at.weights[-1]), labels)
 
 
-def pulls(head: RewardHead, acts: Sequence[Act], prior: Prior) -> Array:
+def log_likelihood(head: RewardHead, acts: Sequence[Act], prior: Prior) -> float:
+    """Log-likelihood of acts at the head's mean, in nats."""
+    return _Evidence(acts, prior).at(np.append(head.mean, head.threshold)).value
+
+
+def pulls(head: RewardHead, acts: Sequence[Act], prior: Prior, weights: Array | None = None) -> Array:
     """How far each act pulls each weight, (N, D): about what would change if only this act were taken back, in reverse.
 
     To first order at the mode (Cook 1986): the posterior's covariance times the gradient of the act's likelihood.
     Widths and threshold are held where all acts together put them, so that of many alike acts each pulls a little.
     """
-    weights = np.append(head.mean, head.threshold)
-    gradients = [_Evidence([act], prior).at(weights).gradient[:-1] for act in acts]
-    return np.stack(gradients) @ head.cov if acts else np.zeros((0, len(head.mean)))
+    if not acts:
+        return np.zeros((0, len(head.mean)))
+    at, counted = np.append(head.mean, head.threshold), np.ones(len(acts)) if weights is None else weights
+    gradients = [_Evidence([act], prior, counted[i : i + 1]).at(at).gradient[:-1] for i, act in enumerate(acts)]
+    return np.stack(gradients) @ head.cov
 
 
 @dataclass(frozen=True)
@@ -183,13 +194,17 @@ class _Point:
 class _Evidence:
     """All acts in W = D + 1 dimensions; the utility of a person's threshold is the last weight."""
 
-    def __init__(self, acts: Sequence[Act], prior: Prior) -> None:
+    def __init__(self, acts: Sequence[Act], prior: Prior, weights: Array | None = None) -> None:
         assert all(act.features.shape[1] == len(prior.mean) for act in acts), "features and prior differ in width"
-        alike: dict[tuple[int, bool], list[Act]] = {}
-        for act in acts:
+        alike: dict[tuple[int, bool], list[int]] = {}
+        for place, act in enumerate(acts):
             if len(act.choices.chosen):
-                alike.setdefault((len(act.features), act.kind == "thumb"), []).append(act)
-        self._comparisons = [_Comparisons.of(alike[form], prior) for form in sorted(alike)]
+                alike.setdefault((len(act.features), act.kind == "thumb"), []).append(place)
+        counted = np.ones(len(acts)) if weights is None else weights
+        self._comparisons = [
+            _Comparisons.of([acts[place] for place in alike[form]], prior, counted[alike[form]])
+            for form in sorted(alike)
+        ]
         corrections = [act for act in acts if act.kind == "correction"]
         self._picks = np.zeros((len(corrections), len(prior.mean) + 1))
         for row, act in enumerate(corrections):
@@ -218,9 +233,10 @@ class _Comparisons:
     first: NDArray[np.intp]  # (A,) each act's first choice
     chosen: NDArray[np.intp]  # (C,) which item
     shift: Array  # (C, K) added to the utilities: 0, the tie band, or -inf for items that were no alternative
+    weight: Array  # (C,) what each choice counts
 
     @classmethod
-    def of(cls, acts: Sequence[Act], prior: Prior) -> _Comparisons:
+    def of(cls, acts: Sequence[Act], prior: Prior, weights: Array) -> _Comparisons:
         made = [act.choices for act in acts]
         replies = len(acts[0].features)
         items = np.zeros((len(acts), made[0].closed.shape[1], len(prior.mean) + 1))
@@ -229,7 +245,8 @@ class _Comparisons:
         sizes = np.array([len(each.chosen) for each in made], dtype=np.intp)
         shift = np.concatenate([each.closed for each in made]) - prior.tie * np.concatenate([e.tied for e in made])
         chosen = np.concatenate([each.chosen for each in made])
-        return cls(items, np.repeat(np.arange(len(acts)), sizes), np.cumsum(sizes) - sizes, chosen, shift)
+        whose = np.repeat(np.arange(len(acts)), sizes)
+        return cls(items, whose, np.cumsum(sizes) - sizes, chosen, shift, weights[whose])
 
     def at(self, weights: Array) -> _Point:
         """The log-likelihood and its derivatives: first in the utilities of each act's items, then in the weights."""
@@ -240,11 +257,13 @@ class _Comparisons:
         chances = np.exp(logits - top)
         total = chances.sum(1, keepdims=True)
         chances /= total
-        value = -float((top + np.log(total)).sum())
+        value = -float((self.weight * (top + np.log(total))[:, 0]).sum())
         pull = -chances
         pull[each, self.chosen] += 1.0
         bend = -chances[:, :, None] * chances[:, None, :]
         np.einsum("ckk->ck", bend)[...] += chances
+        pull *= self.weight[:, None]
+        bend *= self.weight[:, None, None]
         gradient = np.einsum("ak,akw->w", np.add.reduceat(pull, self.first, axis=0), self.items)
         bent = np.matmul(np.add.reduceat(bend, self.first, axis=0), self.items)
         width = len(weights)

@@ -108,6 +108,7 @@ class MineView:
             "taste.html",
             costs=costs,
             labels=self.labels,
+            fades=self.mynah.learning.fades(self.user),
             corrected=any(view.corrected for view in views),
             summary=summary,
             said=said,
