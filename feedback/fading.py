@@ -1,8 +1,9 @@
 """How fast a person's old acts fade, learned from how well they still foretell new ones.
 
 A taste may change. Of a few half-lives, the one is taken under which what had been said before foretold the newest acts
-best; that nothing fades is believed until another half-life is better by MARGIN nats. The answer is a function of the
-acts alone, so that a head stays one. Left out on purpose: a half-life for each trait, which some acts cannot tell.
+best; that nothing fades is believed until another half-life is better by MARGIN nats (less, or shorter half-lives, cost
+people whose taste stays: LOG.md). The answer is a function of the acts alone, so that a head stays one. Left out on
+purpose: a half-life for each trait, which so few acts cannot tell.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import numpy as np
 from feedback.reward_head import Act, Array, Prior, RewardHead, fit, log_likelihood
 
 NEVER = math.inf
-HALF_LIVES = (NEVER, 60.0, 20.0, 8.0)  # in acts
+HALF_LIVES = (NEVER, 60.0, 20.0)  # in acts
 BLOCK = 10  # acts that are foretold at a time
 BLOCKS = 3  # the newest that count
 WINDOW = 300  # acts before a block that it is foretold from; the older ones have all but faded where it matters
-MARGIN = 1.5
+MARGIN = 3.0
 
 Foretold = dict[int, tuple[float, ...]]  # where a block begins → its log-likelihood under each half-life
 

@@ -129,7 +129,8 @@ def update(page: Page, site: Site) -> None:
     page.get_by_role("button", name="Update now").click()
     expect(page.locator("#update .live")).to_contain_text("Practising", timeout=UPDATE_MS)
     expect(page.locator("#plot-kl")).to_be_visible(timeout=UPDATE_MS)
-    page.wait_for_timeout(120_000)
+    page.wait_for_timeout(32_000)  # the second point of the curves; the end may come a minute later
+    expect(page.locator("#update .live")).to_be_visible()
     page.locator("#update").evaluate("panel => window.scrollTo(0, panel.getBoundingClientRect().top + scrollY - 24)")
     picture(page, "update")
     expect(page.locator("#update .last")).to_be_visible(timeout=UPDATE_MS)
