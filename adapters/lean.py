@@ -24,7 +24,8 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 from transformers.cache_utils import Cache
 
 from adapters.base_model import fast_4bit_kernels
-from adapters.decoding import GrowingLayer, Part
+from adapters.cache import GrowingLayer
+from adapters.decoding import Part
 
 FEW = 4  # rows that the fused kernels, for 4-bit weights and for attention, are made for
 TOGETHER = 2 * FEW  # up to so many rows it is faster than unpacking, and a row's result is its own

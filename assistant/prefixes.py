@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from adapters.decoding import Prefix
+from adapters.prefill import Prefix
 
 ROOM = 4096  # tokens; 96 MB on the embedded base
 

@@ -235,7 +235,7 @@ class Writing(Task):
         first = not self._generation.replies[0]
         written = self._generation.step(engine.policy)
         if first:
-            engine.prefixes.keep(self.user_id, self._adapter, self._generation.prefix())
+            engine.prefixes.keep(self.user_id, self._adapter, self._generation.prefix)
         return self.took(engine, written)
 
     def took(self, engine: Engine, written: dict[int, int]) -> Written | None:

@@ -31,7 +31,8 @@ import torch
 from transformers.cache_utils import Cache
 
 from adapters.base_model import DEFAULT_BASE, prepare_base
-from adapters.decoding import Generation, GrowingLayer, Sampling, sample, step_together
+from adapters.cache import GrowingLayer
+from adapters.decoding import Generation, Sampling, sample, step_together
 from adapters.files import write_json
 from adapters.policy import Policy
 from adapters.ppo import PPOConfig, ppo_update

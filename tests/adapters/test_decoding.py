@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from adapters import decoding
+from adapters import prefill
 from adapters.decoding import Generation, Sampling, sample
 from adapters.policy import Policy
 from feedback.errors import InvalidInput
@@ -111,34 +111,34 @@ def test_a_reply_ends_with_its_end_token(policy: Policy) -> None:
 
 def test_a_prompt_that_goes_on_is_read_as_if_it_were_new(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     """In steps, from a known beginning, and in one go: the first two the same to the last bit, the third nearly."""
-    monkeypatch.setattr(decoding, "READ_AT_ONCE", 16)
+    monkeypatch.setattr(prefill, "READ_AT_ONCE", 16)
     words = "Tell me about the sea, its colours, its storms and the people who live by it, and be brief about each."
     first = policy.render([{"role": "user", "content": words}])
     longer = policy.render([{"role": "user", "content": words + " Then say what you like best."}])
     sampling, ends = Sampling(0.8, 1.0, 6, 3), policy.renderer.end_ids
     policy.use(None)
 
-    def write(prompt: list[int], known: decoding.Prefix | None = None) -> Generation:
+    def write(prompt: list[int], known: prefill.Prefix | None = None) -> Generation:
         batch = Generation([prompt], 2, sampling, ends, known=known)
         batch.run(policy)
         return batch
 
-    prefix = write(first).prefix()
+    prefix = write(first).prefix
     assert prefix is not None and len(prefix.ids) == (len(first) - 1) // 16 * 16
     shared = prefix.shared(longer)
     assert shared is not None and 16 <= len(shared.ids) < len(longer)
     new, on = write(longer), write(longer, shared)
     assert on.replies == new.replies
     assert torch.equal(on.trunk_means(), new.trunk_means()) and torch.equal(on.prompt_means(40), new.prompt_means(40))
-    assert on.prefix() is not None and len(on.prefix().ids) > len(shared.ids)  # type: ignore[union-attr]
-    monkeypatch.setattr(decoding, "READ_AT_ONCE", 1000)
+    assert on.prefix is not None and len(on.prefix.ids) > len(shared.ids)
+    monkeypatch.setattr(prefill, "READ_AT_ONCE", 1000)
     whole = write(longer)
-    assert whole.prefix() is None
+    assert whole.prefix is None
     assert float((whole.prompt_means(40) - new.prompt_means(40)).norm() / new.prompt_means(40).norm()) < 0.02
 
 
 def test_a_long_prompt_is_read_in_steps(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "READ_AT_ONCE", 16)
+    monkeypatch.setattr(prefill, "READ_AT_ONCE", 16)
     prompt = policy.render([{"role": "user", "content": "Tell me about the sea. " * 8}])
     batch = Generation([prompt], 1, Sampling(0.0, 1.0, 3, 0), policy.renderer.end_ids)
     policy.use(None)

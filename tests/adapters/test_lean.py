@@ -115,8 +115,10 @@ def test_several_batches_take_a_step_together_as_each_would_alone(policy: Policy
     while not all(batch.done for batch in together):
         step_together(together, policy)
     assert [batch.replies for batch in together] == [batch.replies for batch in alone]
+    assert policy.lean is not None
+    fused = lean._packs(policy.lean._layers[0].qkv.modules[0])
     for batch, other in zip(together, alone, strict=True):
-        if lean._packs(policy.lean._layers[0].qkv.modules[0]):  # type: ignore[union-attr]
+        if fused:
             assert torch.equal(batch.trunk_means(), other.trunk_means())
         else:
             torch.testing.assert_close(batch.trunk_means(), other.trunk_means())

@@ -12,7 +12,8 @@ import pytest
 from torch import Tensor
 
 from adapters.base_model import BaseFiles
-from adapters.decoding import READ_AT_ONCE, Part, Sampling
+from adapters.decoding import Part, Sampling
+from adapters.prefill import READ_AT_ONCE
 from adapters.versions import VersionFiles
 from assistant import writing as writing_module
 from assistant.engine import Ask, Draft, Engine

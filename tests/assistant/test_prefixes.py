@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from adapters.decoding import READ_AT_ONCE, Prefix
+from adapters.prefill import READ_AT_ONCE, Prefix
 from assistant.prefixes import Prefixes
 
 ONE, TWO, OTHER = (list(range(start, start + READ_AT_ONCE)) for start in (0, 1000, 2000))
