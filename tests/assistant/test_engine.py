@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 from adapters.base_model import BaseFiles
@@ -195,7 +196,10 @@ def test_people_take_steps_together_and_no_reply_changes(
     assert len({tuple(drafts[0].ids) for drafts in alone[:3]}) == 3, "adapters that differ too little to tell"
 
 
-def test_the_next_turn_of_a_chat_reads_only_what_is_new(engine: Engine, maker: Maker) -> None:
+def test_the_next_turn_of_a_chat_reads_only_what_is_new(
+    engine: Engine, maker: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # long sums have other last bits with others
     version = maker.version("u_long", scale=1.0)
     told = "The sea is wide, and there is a lighthouse at its end where a keeper lives with three cats. " * 16
     talk = [*said(told), {"role": "assistant", "content": "I see."}, *said("What is the keeper doing at night?")]
