@@ -2,7 +2,7 @@
 
 import os
 
-# oneDNN keeps a compiled kernel for every shape it meets, up to 1,024 of them, and every decode step has a new shape:
-# some minutes of chat grew a process from 0.5 to 1.7 GB. With 16 it stays near 1.0 GB at the same speed (LOG.md).
+# oneDNN keeps a compiled kernel for every shape it meets, up to 1,024 of them: some minutes of chat grew a process from
+# 0.5 to 1.7 GB. A training step needs some 40, and compiling them anew takes a tenth of a second (LOG.md).
 # Read at oneDNN's first use, so it must be set before any model runs.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")

@@ -101,8 +101,9 @@ def prepare_base(model: str, models_dir: Path, quantize: Quantize = "nf4") -> Ba
 def load_base(files: BaseFiles, *, expand: bool | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the quantized base, frozen and in eval mode, on the GPU if there is one.
 
-    expand: hold the quantized values as plain matrices. None decides: only on a CPU without fast 4-bit kernels, where
-    bitsandbytes unpacks every weight at every step (measured in LOG.md), and only if memory allows.
+    expand: hold the quantized values as plain matrices. None decides: on a CPU, where unpacking every weight at every
+    step takes as long as multiplying by it (measured in LOG.md), if memory allows. What multiplies by 4-bit weights as
+    they are still finds them (`Expanded`).
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = compute_dtype(device)
@@ -113,7 +114,7 @@ def load_base(files: BaseFiles, *, expand: bool | None = None) -> tuple[PreTrain
         tokenizer = AutoTokenizer.from_pretrained(files.full, local_files_only=True)
     if files.quantize != "none":
         if expand is None:
-            expand = device == "cpu" and not fast_4bit_kernels() and _fits_expanded(model)
+            expand = device == "cpu" and _fits_expanded(model)
         if expand:
             _expand(model, dtype)
         else:
@@ -276,13 +277,30 @@ def _quantized_linears(model: PreTrainedModel) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
 
 
+@dataclass(frozen=True)
+class FourBit:
+    """Weights as bitsandbytes packs them: (N·K/2, 1) bytes, and their scales and shape."""
+
+    data: torch.Tensor
+    state: Any
+
+
+class Expanded(torch.nn.Linear):
+    """A quantized layer whose values are a plain matrix. four_bit: the same values as they were, for whoever has a
+    kernel for them and until they are taken; None where they were not in 4 bits or there is no such kernel."""
+
+    four_bit: FourBit | None = None
+
+
 def _expand(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Replace quantized layers by plain ones that hold the very same values."""
     from peft.utils.integrations import dequantize_bnb_weight
 
     for name, module in _quantized_linears(model).items():
-        plain = torch.nn.Linear(module.in_features, module.out_features, bias=module.bias is not None, device="meta")
+        plain = Expanded(module.in_features, module.out_features, bias=module.bias is not None, device="meta")
         state = getattr(module, "state", None)
+        if fast_4bit_kernels() and (packing := getattr(module.weight, "quant_state", None)) is not None:
+            plain.four_bit = FourBit(module.weight.data, packing)
         plain.weight = torch.nn.Parameter(dequantize_bnb_weight(module.weight, state=state).to(dtype), False)
         if module.bias is not None:
             plain.bias = torch.nn.Parameter(module.bias.to(dtype), False)

@@ -56,8 +56,12 @@ class GrowingLayer(DynamicLayer):
 
     def select(self, rows: Tensor) -> None:
         """Keep (or repeat) the given batch rows."""
-        self.keys, self.values = self.keys[rows], self.values[rows]
-        self._store = None
+        have = self.get_seq_length()
+        if self._store is None:
+            self.keys, self.values = self.keys[rows], self.values[rows]
+        else:
+            self._store = self._store[:, rows]
+            self.keys, self.values = self._store[..., :have, :]
 
 
 def side_by_side(caches: Sequence[Cache], longest: int) -> Cache:

@@ -20,6 +20,8 @@ from adapters.cache import GrowingLayer
 from adapters.prefill import Prefix, PromptReader, Stepper, read_prompts
 from feedback.errors import InvalidInput
 
+SPARE = 8  # finished rows stay in a batch until they are one in so many
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -90,7 +92,8 @@ class Generation:
         self.prefix: Prefix | None = None  # after the first step: how the only prompt begins, for the next that does
         self._reader = PromptReader(prompts[0], known) if len(prompts) == 1 else None  # until the first step
         self._cache: Cache | None = None
-        self._live = list(range(len(self.replies)))  # rows of the running batch, as indices into `replies`
+        self._batch = list(range(len(self.replies)))  # rows of the running batch, as indices into `replies`
+        self._unfinished = set(self._batch)
         self._sums: Tensor | None = None
         self._trunks: list[tuple[list[int], Tensor]] = []
         self._last = torch.empty(0, dtype=torch.long)
@@ -100,12 +103,12 @@ class Generation:
     @property
     def done(self) -> bool:
         """Every reply has ended or reached the limit."""
-        return not self._live
+        return not self._unfinished
 
     @property
     def rows(self) -> int:
-        """Replies that only need their next token; 0 before the prompts are read."""
-        return len(self._live) if self._cache is not None else 0
+        """Rows of a step that writes the next token; 0 before the prompts are read."""
+        return len(self._batch) if self._cache is not None else 0
 
     def step(self, model: Stepper) -> dict[int, int]:
         """Write one more token for every unfinished reply; returns {row: token id}."""
@@ -125,26 +128,27 @@ class Generation:
         self._reader.step(model)
 
     def _draw(self, logits: Tensor, device: torch.device) -> dict[int, int]:
-        draws = torch.rand(len(self.replies), generator=self._random)[self._live]
+        """One more token for every unfinished reply, in the order of the batch."""
+        rows = [row for row in self._batch if row in self._unfinished]
+        draws = torch.rand(len(self.replies), generator=self._random)[rows]
         tokens = sample(logits, self.sampling.temperature, self.sampling.top_p, draws.to(logits.device)).tolist()
-        written = dict(zip(self._live, tokens, strict=True))
-        keep: list[int] = []
-        for position, (row, token) in enumerate(written.items()):
+        written = dict(zip(rows, tokens, strict=True))
+        for row, token in written.items():
             self.replies[row].append(token)
             self.ended[row] = token in self._end_ids
-            if not self.ended[row] and len(self.replies[row]) < self.sampling.max_tokens:
-                keep.append(position)
-        if len(keep) < len(self._live):
-            self._compact(keep, device)
-        self._last = torch.tensor([written[row] for row in self._live], device=device)
+            if self.ended[row] or len(self.replies[row]) >= self.sampling.max_tokens:
+                self._unfinished.remove(row)
+        self._compact(device)
+        self._last = torch.tensor([self.replies[row][-1] for row in self._batch], device=device)
         return written
 
     def drop(self, rows: Collection[int], device: torch.device) -> None:
         """Stop writing some replies (a stop string was met, a draft lost)."""
-        keep = [position for position, row in enumerate(self._live) if row not in rows]
-        if len(keep) < len(self._live):
-            self._last = self._last[keep]
-            self._compact(keep, device)
+        before = self._batch
+        self._unfinished.difference_update(rows)
+        self._compact(device)
+        if len(self._batch) < len(before):
+            self._last = torch.tensor([self.replies[row][-1] for row in self._batch], device=device)
 
     def run(self, model: Stepper) -> None:
         """Step until every reply is done."""
@@ -192,22 +196,29 @@ class Generation:
     def _part(self) -> Part:
         assert self._cache is not None
         if self._mask is not None:
-            self._mask = torch.cat([self._mask, self._mask.new_ones((len(self._live), 1))], dim=1)
+            self._mask = torch.cat([self._mask, self._mask.new_ones((len(self._batch), 1))], dim=1)
         return Part(self._last[:, None], self._mask, self._lengths[:, None], self._cache, self.adapter)
 
     def _take(self, logits: Tensor, trunk: Tensor, device: torch.device) -> dict[int, int]:
         assert self._sums is not None
         self._lengths = self._lengths + 1
-        hidden = trunk[:, 0]
-        self._sums[self._live] += hidden.float()
+        places = [place for place, row in enumerate(self._batch) if row in self._unfinished]
+        rows, hidden = [self._batch[place] for place in places], trunk[:, 0]
+        if len(places) < len(self._batch):
+            logits, hidden = logits[places], hidden[places]
+        self._sums[rows] += hidden.float()
         if self.keep_trunk:
-            self._trunks.append((list(self._live), hidden))
+            self._trunks.append((rows, hidden))
         return self._draw(logits, device)
 
-    def _compact(self, keep: list[int], device: torch.device) -> None:
-        """Continue with some rows of the batch only."""
-        self._live = [self._live[position] for position in keep]
-        if not self._live:
+    def _compact(self, device: torch.device) -> None:
+        """Go on without the finished rows, once they are an eighth of the batch: to take rows out copies the cache, and
+        a batch of another size has its products compiled first. Both take longer than to write on for nothing."""
+        keep = [place for place, row in enumerate(self._batch) if row in self._unfinished]
+        if (len(self._batch) - len(keep)) * SPARE < max(len(self._batch), 1):
+            return
+        self._batch = [self._batch[place] for place in keep]
+        if not keep:
             self._cache = None
             return
         rows = torch.tensor(keep, device=device)

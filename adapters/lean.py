@@ -3,9 +3,9 @@
 More than half of a step went into Python: 210 quantized layers, 70 LoRA layers, masks and caches, each with its checks
 (LOG.md). Here the same numbers go through the same weights in some 25 operations a layer. Layers that read the same
 input are multiplied together, the LoRA ones too. For a few rows bitsandbytes' fused kernel multiplies by 4-bit weights
-without unpacking them first; it wants them in an order of its own, and the layers must keep theirs (that kernel has no
-gradient, adapters/base_model.py), so it gets a copy at its first use. Replies of several people, each with an
-adapter of its own, take a step together and read the weights once.
+without unpacking them first; it wants them in an order of its own, so it gets a copy at its first use, which takes the
+place of what an expanded layer kept for it (adapters/base_model.py). Replies of several people, each with an adapter of
+its own, take a step together and read the weights once.
 
 Left out on purpose: prompts, training, GPUs, and models with biases, windows or other norms, all of which transformers
 does; `lean_step_for` says None there. Results differ from transformers' as much as rounding to bf16 does.
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedModel
 from transformers.cache_utils import Cache
 
-from adapters.base_model import fast_4bit_kernels
+from adapters.base_model import Expanded, FourBit, fast_4bit_kernels
 from adapters.cache import GrowingLayer
 from adapters.decoding import Part
 
@@ -36,6 +36,11 @@ STACKS_KEPT = 16  # adapters whose stacked matrices are kept; 5 MB each on the e
 
 def lean_step_for(model: PreTrainedModel, split: int) -> LeanStep | None:
     """A step for this model, None where only transformers knows how. split: the layer whose input is the trunk."""
+    return LeanStep(model, split) if is_plain_llama(model) else None
+
+
+def is_plain_llama(model: PreTrainedModel) -> bool:
+    """Whether it is a Llama on a CPU whose every part is known here."""
     config: Any = model.config
     plain = (
         type(model) is LlamaForCausalLM
@@ -44,10 +49,7 @@ def lean_step_for(model: PreTrainedModel, split: int) -> LeanStep | None:
         and not config.attention_bias
         and not config.mlp_bias
     )
-    if not plain:
-        return None
-    linears = [module for name, module in model.named_modules() if name.endswith("_proj")]
-    return LeanStep(model, split) if all(map(_is_known, linears)) else None
+    return plain and all(_is_known(module) for name, module in model.named_modules() if name.endswith("_proj"))
 
 
 class LeanStep:
@@ -96,7 +98,7 @@ class LeanStep:
             if place == self._split:
                 trunk = hidden
             hidden = layer(hidden, turn, members, crews, place)
-        return _norm(hidden, self._norm), trunk
+        return norm(hidden, self._norm), trunk
 
     def _turn(self, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
         """What a head and the head with its halves swapped are multiplied by, (R, heads, d) each.
@@ -182,15 +184,15 @@ class _Layer:
     def __init__(self, layer: Any, config: Any) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         self._before, self._after = layer.input_layernorm, layer.post_attention_layernorm
-        self.qkv = _Linears([(attention, name) for name in ("q_proj", "k_proj", "v_proj")])
-        self.out = _Linears([(attention, "o_proj")])
-        self.gate_up = _Linears([(mlp, "gate_proj"), (mlp, "up_proj")])
-        self.down = _Linears([(mlp, "down_proj")])
+        self.qkv = Linears([(attention, name) for name in ("q_proj", "k_proj", "v_proj")])
+        self.out = Linears([(attention, "o_proj")])
+        self.gate_up = Linears([(mlp, "gate_proj"), (mlp, "up_proj")])
+        self.down = Linears([(mlp, "down_proj")])
         self._width = attention.head_dim
         self._heads, self._shared = config.num_attention_heads, config.num_key_value_heads
 
     @property
-    def groups(self) -> list[_Linears]:
+    def groups(self) -> list[Linears]:
         """All linear layers, grouped by what they read."""
         return [self.qkv, self.out, self.gate_up, self.down]
 
@@ -205,13 +207,13 @@ class _Layer:
         """(R, H) → (R, H); appends to every member's cache. place: which layer this is."""
         rows, width, heads, shared = len(hidden), self._width, self._heads, self._shared
         lora = [[(crew, added) for crew in crews if (added := crew.layers[place][i]) is not None] for i in range(4)]
-        mixed = self.qkv(_norm(hidden, self._before), lora[0]).view(rows, heads + 2 * shared, width)
+        mixed = self.qkv(norm(hidden, self._before), lora[0]).view(rows, heads + 2 * shared, width)
         turned = torch.addcmul(mixed * turn[0], mixed.roll(width // 2, -1), turn[1])
         query = turned[:, :heads].view(rows, shared, heads // shared, width)
         both = turned[:, heads:].view(rows, 2, shared, 1, width).transpose(0, 1)
         seen = _joined([self._attend(query, both, each, place) for each in members])
         hidden = hidden + self.out(seen.view(rows, heads * width), lora[1])
-        gate, up = self.gate_up(_norm(hidden, self._after), lora[2]).chunk(2, dim=-1)
+        gate, up = self.gate_up(norm(hidden, self._after), lora[2]).chunk(2, dim=-1)
         return hidden + self.down(F.silu(gate) * up, lora[3])
 
     @staticmethod
@@ -226,8 +228,8 @@ class _Layer:
         return torch.softmax(mine @ keys.transpose(-1, -2) + member.bias, -1) @ values
 
 
-class _Linears:
-    """Linear layers that read the same input, as one: (B, K) → (B, N), their outputs side by side."""
+class Linears:
+    """Linear layers that read the same input. Called, as one: (B, K) → (B, N), their outputs side by side."""
 
     def __init__(self, places: Sequence[tuple[nn.Module, str]]) -> None:
         self._places = places  # LoRA may be put around them later
@@ -244,17 +246,27 @@ class _Linears:
         """The base layers."""
         return [_base_of(module) for module in self.wrapped]
 
+    def _pack(self) -> tuple[Tensor, list[int], Tensor, Tensor, int]:
+        """The weights for the fused kernel, from now on the only copy in 4 bits of layers that are expanded."""
+        weights = [each for module in self.modules if (each := _four_bit(module)) is not None]
+        assert len(weights) == len(self.modules), "`_packs` says that all have them"
+        packed = pack(weights)
+        for module in self.modules:
+            if isinstance(module, Expanded):
+                module.four_bit = None
+        return packed
+
     def __call__(self, inputs: Tensor, lora: Sequence[tuple[_Crew, _Lora]]) -> Tensor:
         """lora: what adapters add to whose rows."""
         if self._packs and len(inputs) <= TOGETHER and inputs.dtype == torch.bfloat16:
-            packed, shape, absmax, code, block = self._packed = self._packed or pack(self.modules)
+            packed, shape, absmax, code, block = self._packed = self._packed or self._pack()
             parts = [
                 torch.ops.bitsandbytes.gemv_4bit.default(few, packed, shape, absmax, code, block)
                 for few in inputs.split(FEW)
             ]
             out = _joined(parts)
         else:
-            parts = [F.linear(inputs, _weight(module, inputs.dtype)) for module in self.modules]
+            parts = [F.linear(inputs, weight_of(module, inputs.dtype)) for module in self.modules]
             out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
         if lora:
             exact = inputs.float()
@@ -293,7 +305,7 @@ class _Stacks:
         """Whether no parameter was changed since."""
         return all(one._version == version and one.data_ptr() == place for one, version, place in self._seen)
 
-    def _lora(self, group: _Linears, adapter: str) -> _Lora | None:
+    def _lora(self, group: Linears, adapter: str) -> _Lora | None:
         parts = []
         for module in group.wrapped:
             if adapter not in getattr(module, "lora_A", {}):
@@ -304,22 +316,22 @@ class _Stacks:
         return _Lora(torch.cat([down for down, _ in parts])[None], torch.block_diag(*[up for _, up in parts])[None])
 
 
-def pack(modules: Sequence[Any]) -> tuple[Tensor, list[int], Tensor, Tensor, int]:
+def pack(weights: Sequence[FourBit]) -> tuple[Tensor, list[int], Tensor, Tensor, int]:
     """4-bit layers with one input, as arguments of bitsandbytes' CPU kernel: weights, shape, absmax, code, block size.
 
     The kernel reads 32 output rows side by side; row b and row b + 16 of them share a byte (bitsandbytes 0.50,
     functional._convert_weight_packed_for_cpu, which does the same by way of 32-bit numbers).
     """
-    state = modules[0].weight.quant_state
+    state = weights[0].state
     width = state.shape[1]
-    rows = sum(module.weight.quant_state.shape[0] for module in modules)
-    whole = torch.cat([module.weight.data.view(torch.uint8).view(-1, width // 2) for module in modules])
+    rows = sum(each.state.shape[0] for each in weights)
+    whole = torch.cat([each.data.view(torch.uint8).view(-1, width // 2) for each in weights])
     blocks = whole.view(rows // BLOCK_ROWS, 2, BLOCK_ROWS // 2, width // 2)
     first, second = blocks[:, 0], blocks[:, 1]
     even = (second & 0xF0) | (first >> 4)
     odd = ((second & 0x0F) << 4) | (first & 0x0F)
     packed = torch.stack([even, odd], dim=-1).permute(0, 2, 1, 3).reshape(rows, width // 2).contiguous()
-    scales = torch.cat([module.weight.quant_state.absmax.view(-1, width // state.blocksize) for module in modules])
+    scales = torch.cat([each.state.absmax.view(-1, width // state.blocksize) for each in weights])
     return packed, [rows, width], scales.T.to(torch.bfloat16).contiguous(), state.code, state.blocksize
 
 
@@ -340,12 +352,12 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
-def _norm(hidden: Tensor, module: Any) -> Tensor:
+def norm(hidden: Tensor, module: Any) -> Tensor:
     """Root mean square norm, in fp32 like transformers' own."""
     return F.rms_norm(hidden, hidden.shape[-1:], module.weight, module.variance_epsilon)
 
 
-def _weight(module: Any, dtype: torch.dtype) -> Tensor:
+def weight_of(module: Any, dtype: torch.dtype) -> Tensor:
     """A base layer's (N, K) matrix."""
     if not _is_quantized(module):
         weight: Tensor = module.weight
@@ -363,7 +375,15 @@ def _base_of(module: Any) -> Any:
 
 
 def _is_quantized(module: Any) -> bool:
+    """Whether the layer itself holds 4-bit weights and nothing else."""
     return getattr(module.weight, "quant_state", None) is not None
+
+
+def _four_bit(module: Any) -> FourBit | None:
+    """A base layer's values in 4 bits, if it has them."""
+    if _is_quantized(module):
+        return FourBit(module.weight.data, module.weight.quant_state)
+    return module.four_bit if isinstance(module, Expanded) else None
 
 
 def _is_known(module: Any) -> bool:
@@ -372,14 +392,16 @@ def _is_known(module: Any) -> bool:
         return False
     if type(module) is nn.Linear:
         return True
-    state = getattr(module.weight, "quant_state", None)
-    return state is not None and not state.nested and not getattr(state, "packing_format_for_cpu", False)
+    if isinstance(module, Expanded) and module.four_bit is None:
+        return True
+    weights = _four_bit(module)
+    return weights is not None and not weights.state.nested and not getattr(weights.state, "packing_format_for_cpu", 0)
 
 
 def _packs(module: Any) -> bool:
     """Whether the fused kernel takes a layer, here."""
-    if not _is_quantized(module) or not fast_4bit_kernels():
+    weights = _four_bit(module)
+    if weights is None or not fast_4bit_kernels():
         return False
-    state = module.weight.quant_state
-    rows, width = state.shape
-    return state.quant_type == "nf4" and rows % BLOCK_ROWS == 0 and width % state.blocksize == 0
+    rows, width = weights.state.shape
+    return weights.state.quant_type == "nf4" and rows % BLOCK_ROWS == 0 and width % weights.state.blocksize == 0

@@ -10,11 +10,14 @@ Left out: each reply's last token, which nothing is predicted from.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+ROUND = 32  # lengths are multiples of this: a product of a new shape is compiled first, which takes milliseconds
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,8 @@ class PackedBatch:
 
 
 def pack(groups: Sequence[Group], device: torch.device, dtype: torch.dtype) -> PackedBatch:
-    """Lay groups out as packed rows, one group a row."""
-    length = max(group.packed_length for group in groups)
+    """Lay groups out as packed rows, one group a row, padded to one of a few lengths."""
+    length = math.ceil(max(group.packed_length for group in groups) / ROUND) * ROUND
     width = groups[0].prompt_trunk.shape[-1]
     count = sum(len(group.replies) for group in groups)
     longest = max(len(reply) for group in groups for reply in group.replies)

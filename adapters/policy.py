@@ -31,6 +31,7 @@ from adapters.attention import use_grouped_attention
 from adapters.base_model import BaseFiles, load_base
 from adapters.decoding import Part
 from adapters.lean import TOGETHER, lean_step_for
+from adapters.lean_top import lean_top_for
 from adapters.logprobs import selected_logprobs
 from adapters.packing import Group, PackedBatch
 from adapters.rendering import ChatMessage, Renderer
@@ -66,7 +67,8 @@ class _Skip(nn.Module):
 
 
 class Policy:
-    """A base model and the adapters loaded onto it. lean: the fast decoding step, None to let transformers take it."""
+    """A base model and the adapters loaded onto it. lean, lean_top: the fast decoding step and the fast layers for
+    training, None to let transformers do it."""
 
     def __init__(
         self,
@@ -94,6 +96,7 @@ class Policy:
         self._tap: Tensor | None = None
         self._all_layers[self.split].register_forward_pre_hook(self._remember_trunk, with_kwargs=True)
         self.lean = lean_step_for(model, self.split)
+        self.lean_top = None if self.config.train_a else lean_top_for(model, self.split)
         self._peft: PeftModel | None = None
         self._on: str | None = None
 
@@ -273,6 +276,8 @@ class Policy:
 
     def top(self, batch: PackedBatch) -> Tensor:
         """Final hidden states (B, L, H) from trunk activations, through the layers that carry LoRA."""
+        if self.lean_top is not None:
+            return self.lean_top(batch, self._on)
         self.decoder._modules["layers"] = self._top_layers
         try:
             out = self.decoder(

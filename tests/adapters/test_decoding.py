@@ -97,6 +97,37 @@ def test_rows_that_are_done_leave_and_the_others_are_not_disturbed(policy: Polic
     torch.testing.assert_close(cut.trunk_means()[1], cut.trunks()[1].float().mean(0), atol=1e-2, rtol=1e-2)
 
 
+def test_what_is_finished_stays_in_a_large_batch_until_it_is_an_eighth_of_it(policy: Policy) -> None:
+    """And neither writes nor counts there; the others go on as if it were gone."""
+    policy.use(None)
+
+    def begin() -> Generation:
+        batch = Generation(
+            [policy.render([{"role": "user", "content": "Tell me about the sea."}])],
+            17,
+            Sampling(0.8, 1.0, 5, 3),
+            [],
+            keep_trunk=True,
+        )
+        batch.step(policy)
+        batch.step(policy)
+        return batch
+
+    cut, whole = begin(), begin()
+    cut.drop([4, 9], policy.device)
+    assert cut.rows == 17
+    assert sorted(cut.step(policy)) == [row for row in range(17) if row not in (4, 9)]
+    cut.drop([16], policy.device)
+    assert cut.rows == 14
+    cut.run(policy)
+    whole.run(policy)
+    assert [len(reply) for reply in cut.replies] == [2 if row in (4, 9) else 3 if row == 16 else 5 for row in range(17)]
+    assert [len(trunk) for trunk in cut.trunks()] == [len(reply) - 1 for reply in cut.replies]
+    assert all(reply[:3] == other[: len(reply)][:3] for reply, other in zip(cut.replies, whole.replies, strict=True))
+    for row in (0, 4, 16):
+        torch.testing.assert_close(cut.trunk_means()[row], cut.trunks()[row].float().mean(0), atol=1e-2, rtol=1e-2)
+
+
 def test_a_reply_ends_with_its_end_token(policy: Policy) -> None:
     prompt = policy.render([{"role": "user", "content": "Hi!"}])
     first = Generation([prompt], 1, Sampling(0.0, 1.0, 3, 0), policy.renderer.end_ids)

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 from transformers.cache_utils import Cache
 
 from adapters import lean
-from adapters.base_model import BaseFiles, load_base
+from adapters.base_model import BaseFiles, FourBit, load_base
 from adapters.decoding import Generation, Sampling, step_together
 from adapters.lean import lean_step_for, pack
 from adapters.policy import Policy
@@ -116,7 +116,7 @@ def test_several_batches_take_a_step_together_as_each_would_alone(policy: Policy
         step_together(together, policy)
     assert [batch.replies for batch in together] == [batch.replies for batch in alone]
     assert policy.lean is not None
-    fused = lean._packs(policy.lean._layers[0].qkv.modules[0])
+    fused = has_avx512bf16()
     for batch, other in zip(together, alone, strict=True):
         if fused:
             assert torch.equal(batch.trunk_means(), other.trunk_means())
@@ -154,10 +154,13 @@ def test_no_more_stacks_are_kept_than_there_is_room_for(policy: Policy, monkeypa
     assert list(policy.lean._stacks) == ["two"]
 
 
-def test_the_kernels_order_of_weights(policy: Policy) -> None:
+def test_the_kernels_order_of_weights(base_files: BaseFiles) -> None:
+    policy = Policy.load(base_files, expand=False)
     assert policy.lean is not None
     for group in policy.lean._layers[3].groups:
-        packed, shape, absmax, _, _ = pack(group.modules)
+        packed, shape, absmax, _, _ = pack(
+            [FourBit(each.weight.data, each.weight.quant_state) for each in group.modules]
+        )
         theirs = []
         for module in group.modules:
             state = copy.deepcopy(module.weight.quant_state)
@@ -172,6 +175,22 @@ def test_the_fused_kernel_is_used_where_there_is_one(policy: Policy) -> None:
     assert policy.lean is not None
     group = policy.lean._layers[0].qkv
     assert (group._packed is not None) == has_avx512bf16() == group._packs
+
+
+def test_what_is_expanded_keeps_one_copy_in_four_bits(base_files: BaseFiles) -> None:
+    """For the fused kernel, in its order from its first use; many rows go by the plain matrix, which has a gradient."""
+    expanded, packed = (Policy.load(base_files, expand=expand) for expand in (True, False))
+    assert expanded.lean is not None
+    modules = [module for layer in expanded.lean._layers for group in layer.groups for module in group.modules]
+    assert all((module.four_bit is not None) == has_avx512bf16() for module in modules)
+    for copies, exact in ((1, has_avx512bf16()), (6, False)):
+        pairs = zip(steps(expanded, copies, None, use=True), steps(packed, copies, None, use=True), strict=True)
+        for (logits, _), (other, _) in pairs:
+            if exact:
+                assert torch.equal(logits, other)
+            else:
+                torch.testing.assert_close(logits, other, atol=0.3, rtol=0.05)
+    assert all(module.four_bit is None for module in modules)
 
 
 def test_other_models_are_left_to_transformers() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from adapters.packing import Group, _attention, lay_out, micro_batches, pack, response_mask
+from adapters.packing import ROUND, Group, _attention, lay_out, micro_batches, pack, response_mask
 from adapters.policy import Policy
 from adapters.pool import reply_logprobs
 from tests.adapters.helpers import disturb, replies
@@ -73,8 +73,9 @@ def test_every_token_is_predicted_from_the_position_before_it() -> None:
     assert packed.response_mask.tolist() == [[True, True, True], [True, False, False]]
     # Row: prompt at 0, 1; first reply's 7, 8 at 2, 3. The first token of each reply comes after the prompt's last.
     assert packed.columns[packed.response_mask].tolist() == [1, 2, 3, 1]
-    assert packed.positions.tolist() == [[0, 1, 2, 3]]
-    assert packed.hidden[0, :, 0].tolist() == [0, 0, 1, 1]
+    assert packed.positions[:, :4].tolist() == [[0, 1, 2, 3]]
+    assert packed.hidden[0, :4, 0].tolist() == [0, 0, 1, 1]
+    assert packed.hidden.shape[1] == ROUND and not (packed.attention[0, 0, :4, 4:] == 0).any(), "nobody sees padding"
 
 
 def test_micro_batches_hold_every_group_once_within_the_bound() -> None:
