@@ -28,7 +28,7 @@ from adapters.cache import GrowingLayer
 from adapters.decoding import Part
 
 FEW = 4  # rows that the fused kernels, for 4-bit weights and for attention, are made for
-TOGETHER = 2 * FEW  # up to so many rows it is faster than unpacking, and a row's result is its own
+TOGETHER = 2 * FEW  # up to so many rows go that way, where the result of a row is its own
 BLOCK_ROWS = 32  # output rows that the kernel reads side by side
 TOGETHER_KEPT = 2  # sets of people whose matrices stand side by side
 STACKS_KEPT = 16  # adapters whose stacked matrices are kept; 5 MB each on the embedded base

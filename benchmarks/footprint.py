@@ -7,12 +7,14 @@ A real server process is asked over HTTP by one simulated person. Replies are sh
 only time and memory are of interest; every ranking of four is followed by those of its triples and pairs and by thumbs,
 so that no act takes the place of another. Somebody with a few labels is updated while nothing else is asked of the
 server; then the first person, who goes on chatting. Memory is that of the server and everything below it, sampled once
-a second.
+a second; beside it stands what two processes take that only import the same, and what the rest comes to on paper.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -24,13 +26,19 @@ from typing import Any
 
 import numpy as np
 
+from adapters.base_model import DEFAULT_BASE, Expanded, prepare_base
 from adapters.files import write_json
+from adapters.policy import Policy
 from adapters.prompts import shipped_prompts
+from adapters.rollout import ROWS
+from assistant.config import default_models_dir
+from assistant.prefixes import ROOM
 from benchmarks.report import columns
 from benchmarks.server import ADMIN, Answer, Client, Server
-from benchmarks.work import RESULTS, PeakMemory, commit, machine
+from benchmarks.work import RESULTS, ROOT, PeakMemory, commit, machine, tree_memory
 
 LABELS, NEWEST, FEW = 1000, 100, 30
+DRAFTS = 16  # of a re-ranked reply
 CHAT_EVERY = 15.0  # seconds between two questions while training
 
 
@@ -90,6 +98,41 @@ def train(server: Server, client: Client) -> dict[str, Any]:
     }
 
 
+def imports_gb() -> float:
+    """Memory of a server and a worker that have imported everything and loaded nothing."""
+    wait = "import sys; print(flush=True); sys.stdin.read()"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", f"import {module}; {wait}"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for module in ("assistant.serve", "adapters.worker")
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        process.stdout.readline()
+    taken = sum(tree_memory(process.pid) for process in processes)
+    for process in processes:
+        process.communicate()
+    return taken / 2**30
+
+
+def paper_gb() -> float:
+    """What a server and an update must hold by count: the base twice, as plain matrices and (of the layers) in 4 bits;
+    the caches of 16 drafts, of prefixes and of what the update writes at once; the pool; an adapter that learns."""
+    files = prepare_base(DEFAULT_BASE, default_models_dir(), "nf4")
+    policy = Policy.load(files)
+    policy.new_adapter("learning")
+    width = policy.dtype.itemsize
+    layers = sum(module.weight.numel() for module in policy.model.modules() if isinstance(module, Expanded))
+    base = (layers + policy._head.weight.numel()) * width + layers * 0.5
+    config = policy.model.config
+    position = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * width
+    caches = (DRAFTS * 256 + ROOM + ROWS * 256) * position
+    pool = sum(path.stat().st_size for path in (files.folder / "pool").rglob("*.safetensors"))
+    learning = sum(4 * 4 * parameter.numel() for _, parameter in policy._parameters("learning"))  # weights, two, slope
+    return (2 * base + caches + pool + learning) / 2**30
+
+
 def measure(quick: bool) -> dict[str, Any]:
     """All figures."""
     count = 100 if quick else LABELS
@@ -115,6 +158,7 @@ def measure(quick: bool) -> dict[str, Any]:
             other.close()
             found |= train(server, client)
         client.close()
+    found |= {"imports_gb": imports_gb(), "paper_gb": paper_gb()}
     return found | {"commit": commit(), "machine": machine(), "quick": quick}
 
 
@@ -135,6 +179,8 @@ def main() -> None:
     if not quick:
         rows += [
             ["peak memory of server and training", f"{found['memory_gb']:.2f} GB"],
+            ["  above what their imports take", f"{found['memory_gb'] - found['imports_gb']:.2f} GB"],
+            ["  the same on paper", f"{found['paper_gb']:.2f} GB"],
             ["an update with nothing else to do", f"{found['minutes_alone']:.1f} min"],
             ["an update beside a chat", f"{found['minutes']:.1f} min"],
             ["a re-ranked reply of 48 tokens while training", f"{found['chat_seconds_while_training']:.1f} s"],

@@ -1,10 +1,12 @@
 """Runs where TRL is (`make bench-speed`): episodes a second of its PPOTrainer with PEFT, on the same base.
 
     python -m benchmarks.peer_trl < asked.json        {"prompts": token ids, "tokens", "batch", "batches", "epochs",
-                                                       "minibatches"}
+                                                       "minibatches", "spared"}
 
-What TRL is spared here: its reward model is a count of tokens and takes no time, and its value model is the base with
-one trained row on top, where its own examples train a second model whole. Prints one line of JSON, the last.
+What a reply is worth is a count of its tokens, the same as on the other side. As TRL's own examples have it, that is
+the business of a reward model, a second model is trained whole as the value model, and LoRA is on all layers of a base
+in 4 bits. Spared, it reads no reward model, trains one row on top of a frozen base, has LoRA where Mynah has it, and a
+base that is unpacked once. Prints one line of JSON, the last.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
-from transformers import DataCollatorWithPadding
+from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding
 from trl.experimental.ppo import PPOConfig, PPOTrainer
 
 from adapters.base_model import DEFAULT_BASE, load_base, prepare_base
@@ -28,11 +30,22 @@ from assistant.config import default_models_dir
 
 
 class Reads(nn.Module):
-    """The share of even token ids so far, as a hidden state of width one."""
+    """The share of even token ids of a reply so far, as a hidden state of width one.
+
+    tokens: how many columns at the end are the reply. model: read as well, as a reward model would be.
+    """
+
+    def __init__(self, tokens: int, model: nn.Module | None) -> None:
+        super().__init__()
+        self.tokens, self.model = tokens, model
 
     def forward(self, input_ids: Tensor, **kwargs: Any) -> SimpleNamespace:
-        even = (input_ids % 2 == 0).float().cumsum(1)
-        return SimpleNamespace(hidden_states=[(even / torch.arange(1, input_ids.shape[1] + 1))[..., None]])
+        if self.model is not None:
+            self.model(input_ids, **kwargs)
+        even = (input_ids[:, -self.tokens :] % 2 == 0).float().cumsum(1)
+        share = even / torch.arange(1, self.tokens + 1, device=even.device)
+        before = even.new_zeros(len(input_ids), input_ids.shape[1] - self.tokens)
+        return SimpleNamespace(hidden_states=[torch.cat([before, share], dim=1)[..., None]])
 
 
 class Reward(nn.Module):
@@ -40,9 +53,9 @@ class Reward(nn.Module):
 
     base_model_prefix = "reads"
 
-    def __init__(self) -> None:
+    def __init__(self, reads: Reads) -> None:
         super().__init__()
-        self.reads, self.score = Reads(), nn.Identity()
+        self.reads, self.score = reads, nn.Identity()
 
 
 class Value(nn.Module):
@@ -63,10 +76,21 @@ class Value(nn.Module):
 def main() -> None:
     """Train, print."""
     asked = json.load(sys.stdin)
+    spared, tokens = asked["spared"], asked["tokens"]
     files = prepare_base(DEFAULT_BASE, default_models_dir(), "nf4")
     base, tokenizer = load_base(files)
     lora = Policy(base, tokenizer, files.base_id).lora_config()
-    base, _ = load_base(files)
+    value: nn.Module
+    if spared:
+        base, value, reward = load_base(files)[0], Value(load_base(files)[0]), Reward(Reads(tokens, None))
+    else:
+        lora.layers_to_transform = lora.layers_pattern = None
+        base = load_base(files, expand=False)[0]
+        value, judge = (
+            AutoModelForSequenceClassification.from_pretrained(files.full, num_labels=1, dtype=base.dtype)
+            for _ in range(2)
+        )
+        reward = Reward(Reads(tokens, judge.model))
     tokenizer.pad_token = "<|endoftext|>"  # TRL masks every pad, and Mynah's chats are full of the usual one
     tokenizer.padding_side = "left"
     rows = asked["prompts"] * -(-asked["batch"] // len(asked["prompts"]))
@@ -96,8 +120,8 @@ def main() -> None:
             processing_class=tokenizer,
             model=base,
             ref_model=None,
-            reward_model=Reward(),
-            value_model=Value(load_base(files)[0]),
+            reward_model=reward,
+            value_model=value,
             train_dataset=Dataset.from_dict({"input_ids": rows}),
             eval_dataset=Dataset.from_dict({"input_ids": rows[:8]}),
             data_collator=DataCollatorWithPadding(tokenizer),
@@ -106,7 +130,8 @@ def main() -> None:
         started = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - started
-    print(json.dumps({"episodes": asked["batch"] * asked["batches"], "seconds": seconds}))
+    scores = [entry["objective/scores"] for entry in trainer.state.log_history if "objective/scores" in entry]
+    print(json.dumps({"episodes": asked["batch"] * asked["batches"], "seconds": seconds, "scores": scores}))
 
 
 if __name__ == "__main__":

@@ -74,12 +74,16 @@ def as_gguf(path: Path, policy: Policy, adapter: str, files: BaseFiles) -> Path:
     return path
 
 
-def trl(python: Path, prompts: Sequence[Sequence[int]], config: PPOConfig) -> dict[str, float]:
-    """Episodes and seconds of TRL's PPOTrainer, batches and epochs as in `config`."""
+def trl(python: Path, prompts: Sequence[Sequence[int]], config: PPOConfig, *, spared: bool) -> dict[str, Any]:
+    """Episodes, seconds, and each batch's mean score of TRL's PPOTrainer, batches and epochs as in `config`.
+
+    spared: without models of its own for value and reward, LoRA where Mynah has it, on a base that is unpacked.
+    """
     asked: dict[str, Any] = {
         "prompts": [list(prompt) for prompt in prompts],
         "batch": config.prompts * config.replies,
         "tokens": config.max_tokens,
+        "spared": spared,
         **{name: asdict(config)[name] for name in ("batches", "epochs", "minibatches")},
     }
     done = subprocess.run(
@@ -88,5 +92,5 @@ def trl(python: Path, prompts: Sequence[Sequence[int]], config: PPOConfig) -> di
     if done.returncode:
         sys.stderr.write(done.stderr[-4000:])
         raise RuntimeError("TRL's run failed; what it said stands above.")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -34,9 +34,12 @@ class Server:
     def __init__(self, data_dir: Path, *options: str) -> None:
         self.data_dir, self.options = data_dir, options
         self.address = ""
+        self.started = 0.0  # by time.perf_counter
 
     def __enter__(self) -> Server:
-        self.command("user", "add", ADMIN, "--admin", "--password-stdin", typed=os.urandom(12).hex())
+        if not (self.data_dir / "mynah.db").exists():
+            self.command("user", "add", ADMIN, "--admin", "--password-stdin", typed=os.urandom(12).hex())
+        self.started = time.perf_counter()
         self._log = (self.data_dir / "server.log").open("wb")
         self._process = subprocess.Popen(
             [sys.executable, "app.py", "serve", "--port", "0", *self._where(), *self.options],

@@ -1,15 +1,20 @@
 """How fast Mynah writes, as ratios to a peer in the same process: medians of interleaved runs, with their spread.
 
-    python -m benchmarks.speed            # some minutes on two idle cores: `make bench-speed`
+    python -m benchmarks.speed            # half an hour on two idle cores: `make bench-speed`
     python -m benchmarks.speed --quick    # fewer runs of fewer things
 
-    a step      one more token for 1 to 68 replies, with and without an adapter, against transformers with PEFT
+    a step      one more token for 1 to 68 replies, with and without an adapter, against transformers with PEFT on the
+                base in 4 bits
     a draw      34 prompts of different lengths, two replies each, against the same
     eight       one more token for eight people, each by their own adapter, against the same by the base, against
                 one after the other, and against PEFT's batch of mixed adapters (`adapter_names`)
     re-ranking  the best of 16 drafts of 64 tokens and its rest up to 128, against one base reply of 128
     a person    a reply by an adapter against one by the base, and a token against llama.cpp with the same adapter
-    PPO         episodes a second against TRL's PPOTrainer: same base, prompts, lengths, batches and epochs
+    training    forward and backward of a PPO batch, against the matrix products it needs at the machine's own rate
+    PPO         episodes a second against TRL's PPOTrainer: same base, prompts, lengths, batches and epochs, and the
+                time until the same reward
+    a server    from its start to a first token, against imports and loading; eight who chat, against the same without
+                992 others who have an account
 
 Machines are shared and noisy: what is compared takes turns, and a ratio is the median of the ratios of neighbours.
 """
@@ -19,7 +24,8 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median, quantiles
@@ -34,18 +40,22 @@ from adapters.base_model import DEFAULT_BASE, prepare_base
 from adapters.cache import GrowingLayer
 from adapters.decoding import Generation, Sampling, sample, step_together
 from adapters.files import write_json
+from adapters.packing import Group, lay_out
 from adapters.policy import Policy
-from adapters.ppo import PPOConfig, ppo_update
+from adapters.pool import MAX_POSITIONS
+from adapters.ppo import PPOConfig, PPOStats, ppo_loss, ppo_update
 from adapters.prompts import shipped_prompts
 from adapters.rollout import roll_out
 from assistant.config import default_models_dir
 from assistant.writing import NARROW_AT
 from benchmarks import peers
 from benchmarks.report import columns
+from benchmarks.server_speed import crowd, first_token
 from benchmarks.work import RESULTS, commit, machine
 
 ROWS = (1, 2, 4, 8, 16, 68)
 TOKENS = 128  # of a whole reply
+LEARNING = 6  # PPO batches in which TRL shows what it can earn
 ADAPTER = "measured"
 PEOPLE = tuple(f"person-{number}" for number in range(8))
 
@@ -56,35 +66,28 @@ class Speed:
     def __init__(self, runs: int) -> None:
         self.runs = runs
         self.files = prepare_base(DEFAULT_BASE, default_models_dir(), "nf4")
-        self.policy = Policy.load(self.files)
+        self.policy, self.other = Policy.load(self.files), Policy.load(self.files, expand=False)
+        self.other.lean = self.other.lean_top = None  # transformers, PEFT and bitsandbytes as they come
         random = torch.Generator().manual_seed(0)
         for adapter in (ADAPTER, *PEOPLE):
             self.policy.new_adapter(adapter)
+            self.other.new_adapter(adapter)
             state = self.policy.adapter_state(adapter)
             moved = {name: value + 0.005 * torch.randn(value.shape, generator=random) for name, value in state.items()}
             self.policy.set_adapter_state(adapter, moved)
+            self.other.set_adapter_state(adapter, moved)
         texts = [text for _, text in shipped_prompts("gate")]
         self.prompts = [self.policy.render([{"role": "user", "content": text}]) for text in texts]
-        self._lean = self.policy.lean
-
-    @contextmanager
-    def peer(self, wanted: bool) -> Iterator[None]:
-        """Within the block transformers and PEFT take the steps, if wanted."""
-        self.policy.lean = None if wanted else self._lean
-        try:
-            yield
-        finally:
-            self.policy.lean = self._lean
 
     def step(self, rows: int, adapter: str | None, *, peer: bool, count: int = 24) -> float:
         """Milliseconds of one more token for so many replies to a prompt of usual length."""
         prompt = sorted(self.prompts, key=len)[len(self.prompts) // 2]
         batch = Generation([prompt], rows, Sampling(0.8, 1.0, count + 1, 1), [], adapter=adapter)
-        self.policy.use(adapter)
-        with self.peer(peer):
-            batch.step(self.policy)
-            started = time.perf_counter()
-            batch.run(self.policy)
+        policy = self.other if peer else self.policy
+        policy.use(adapter)
+        batch.step(policy)
+        started = time.perf_counter()
+        batch.run(policy)
         return (time.perf_counter() - started) / count * 1000
 
     def eight(self, adapters: Sequence[str | None], *, together: bool, count: int = 24) -> float:
@@ -109,7 +112,7 @@ class Speed:
 
     def eight_by_peft(self, count: int = 24) -> float:
         """The same by transformers and PEFT, in one padded batch."""
-        model: Any = self.policy._peft
+        model: Any = self.other._peft
         model.eval()  # the wrapper alone still says that it trains, and then takes no mixed batch
         prompts = self.prompts[: len(PEOPLE)]
         longest = max(map(len, prompts))
@@ -139,8 +142,8 @@ class Speed:
     def draw(self, *, peer: bool) -> float:
         """Seconds of two replies to every gate prompt by the adapter."""
         started = time.perf_counter()
-        with self.peer(peer):
-            roll_out(self.policy, self.prompts, 2, Sampling(0.8, 1.0, 64, 1), adapter=ADAPTER)
+        policy = self.other if peer else self.policy
+        roll_out(policy, self.prompts, 2, Sampling(0.8, 1.0, 64, 1), adapter=ADAPTER)
         return time.perf_counter() - started
 
     def reply(self, drafts: int, adapter: str | None = None) -> float:
@@ -166,27 +169,84 @@ class Speed:
                 yield f"a token by {by}, the other: llama.cpp, Q4_1 (ms)", self.versus(mine, peer.milliseconds)
                 peer.close()
 
-    def episode(self, config: PPOConfig) -> float:
-        """Seconds of a PPO episode; what a reply is worth is counted, not computed."""
-        name = "learning"
-        self.policy.new_adapter(name)
-        score = lambda groups: [  # noqa: E731
-            np.array([fmean(token % 2 == 0 for token in reply) for reply in group.replies]) for group in groups
-        ]
-        started = time.perf_counter()
-        ppo_update(self.policy, name, self.prompts, score, config, seed=1, checkpoint=None, on_batch=lambda *_: None)
-        taken = time.perf_counter() - started
-        self.policy.drop_adapter(name)
-        return taken / (config.batches * config.prompts * config.replies)
-
-    def trl(self, python: Path) -> dict[str, float]:
-        """The peer once, between two runs of one's own: it takes minutes."""
+    def training(self) -> tuple[Callable[[], float], Callable[[], float]]:
+        """Seconds of forward and backward over one PPO batch, and of what it needs at the rate of large products."""
         config = PPOConfig(max_tokens=48)
-        before = self.episode(config)
-        found = peers.trl(python, self.prompts, config)
-        other, mine = found["seconds"] / found["episodes"], [before, self.episode(config)]
-        low, high = sorted(other / each for each in mine)
-        return {"mine": fmean(mine), "other": other, "ratio": other / fmean(mine), "low": low, "high": high}
+        sampling = Sampling(config.temperature, 1.0, config.max_tokens, 1)
+        groups = roll_out(self.policy, self.prompts[: config.prompts], config.replies, sampling, adapter=ADAPTER)
+        parts = lay_out(groups, range(len(groups)), MAX_POSITIONS, self.policy.device, self.policy.dtype)
+        needed = operations(self.policy, groups)
+        square = torch.randn(2048, 2048, dtype=self.policy.dtype)
+
+        def step() -> float:
+            parameters = self.policy.trainable(ADAPTER)
+            started = time.perf_counter()
+            for part in parts:
+                logprobs = self.policy.logprobs(part.packed, config.temperature)
+                mask = part.packed.response_mask
+                loss, _ = ppo_loss(logprobs, logprobs.detach(), torch.ones_like(logprobs), mask, config.clip_range)
+                torch.autograd.grad(loss, parameters)
+            taken = time.perf_counter() - started
+            self.policy.freeze(ADAPTER)
+            return taken
+
+        def bound() -> float:
+            started = time.perf_counter()
+            for _ in range(8):
+                square @ square
+            return (time.perf_counter() - started) / 8 * needed / (2 * 2048**3)
+
+        return step, bound
+
+    def learn(self, config: PPOConfig, until: float | None = None) -> tuple[float, int]:
+        """Seconds and episodes of a PPO run, or of its batches until one of them earns `until` on average. What a reply
+        is worth is the share of its tokens with an even number."""
+        name, earned, started = "learning", list[tuple[float, float]](), time.perf_counter()
+
+        def score(groups: Sequence[Group]) -> list[np.ndarray]:
+            return [np.array([fmean(token % 2 == 0 for token in reply) for reply in group.replies]) for group in groups]
+
+        class Enough(Exception):
+            """The reward is reached."""
+
+        def on_batch(done: int, stats: PPOStats) -> None:
+            earned.append((stats.scores, time.perf_counter() - started))
+            if until is not None and stats.scores >= until:
+                raise Enough
+
+        self.policy.new_adapter(name)
+        try:
+            with suppress(Enough):
+                ppo_update(self.policy, name, self.prompts, score, config, seed=1, on_batch=on_batch)
+        finally:
+            self.policy.drop_adapter(name)
+        return earned[-1][1], len(earned) * config.prompts * config.replies
+
+    def trl(self, python: Path) -> Iterator[tuple[str, dict[str, float]]]:
+        """The peer, spared its models and as it comes, each once between two runs of one's own: it takes minutes."""
+        config = PPOConfig(max_tokens=48)
+        for spared in (True, False):
+            before = self._episode(config)
+            found = peers.trl(python, self.prompts, config, spared=spared)
+            other, mine = found["seconds"] / found["episodes"], [before, self._episode(config)]
+            low, high = sorted(other / each for each in mine)
+            name = f"a PPO episode, the other: TRL{', spared its models' if spared else ''} (s)"
+            yield name, {"mine": fmean(mine), "other": other, "ratio": other / fmean(mine), "low": low, "high": high}
+        longer = PPOConfig(max_tokens=48, batches=LEARNING)
+        found = peers.trl(python, self.prompts, longer, spared=True)
+        reached = max(fmean(found["scores"][i : i + 2]) for i in range(len(found["scores"]) - 1))
+        runs = [self.learn(replace(longer, batches=4 * LEARNING), until=reached)[0] for _ in range(3)]
+        name = (
+            f"until replies earn {reached:.2f} (base {found['scores'][0]:.2f}), the other: TRL, spared its models (s)"
+        )
+        ratios = sorted(found["seconds"] / run for run in runs)
+        yield name, {
+            "mine": median(runs), "other": found["seconds"], "ratio": ratios[1], "low": ratios[0], "high": ratios[2],
+        }  # fmt: skip
+
+    def _episode(self, config: PPOConfig) -> float:
+        seconds, episodes = self.learn(config)
+        return seconds / episodes
 
     def versus(self, mine: Callable[[], float], other: Callable[[], float]) -> dict[str, float]:
         """Both in turn: their medians, and median and quartiles of the ratio other / mine."""
@@ -223,12 +283,45 @@ class Speed:
         whole = partial(self.reply, 1)
         if (python := peers.python_of("llama.cpp")) is not None:
             found |= dict(self.llama_cpp(python))
+        found["a training step, the other: its products at the machine's rate (s)"] = self.versus(*self.training())
         if not quick and (python := peers.python_of("trl")) is not None:
-            found["a PPO episode, the other: TRL (s)"] = self.trl(python)
+            found |= dict(self.trl(python))
             print("PPO", flush=True)
+        if not quick:
+            with first_token() as seconds:
+                found["start to first token, the other: imports and load (s)"] = self.versus(*seconds)
+            with crowd() as seconds:
+                name = "eight replies at once among 1,000 accounts, the other: among 8 (s)"
+                found[name] = self.versus(*seconds)
+            print("servers", flush=True)
         found["a re-ranked reply, the other: a base one (s)"] = self.versus(partial(self.reply, 16), whole)
         found["a reply by an adapter, the other: by the base (s)"] = self.versus(partial(self.reply, 1, ADAPTER), whole)
         return found
+
+
+def operations(policy: Policy, groups: Sequence[Group]) -> float:
+    """Floating point operations that learning from these groups needs, nothing computed twice or for padding.
+
+    Of what is frozen a product forward and one backward, of B one more; of attention what tokens see.
+    """
+    positions = sum(group.packed_length for group in groups)
+    replies = sum(len(reply) for group in groups for reply in group.replies)
+    seen = 0
+    for group in groups:
+        start = len(group.prompt)
+        lengths = [len(reply) - 1 for reply in group.replies]
+        seen += start * (start + 1) // 2 + sum(n * start + n * (n + 1) // 2 for n in lengths)
+    layers = policy.decoder.layers[policy.split :]
+    weights = sum(
+        module.weight.numel()
+        for layer in layers
+        for name, module in layer.named_modules()
+        if name.endswith("base_layer")
+    )
+    lora = {half: sum(p.numel() for n, p in policy._parameters(ADAPTER) if half in n) for half in ("lora_A", "lora_B")}
+    frozen = 4.0 * (weights + lora["lora_A"]) * positions + 4.0 * policy._head.weight.numel() * replies
+    width = policy.model.config.hidden_size
+    return frozen + 6.0 * lora["lora_B"] * positions + 12.0 * len(layers) * width * seen
 
 
 def main() -> None:
