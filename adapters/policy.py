@@ -276,8 +276,6 @@ class Policy:
 
     def top(self, batch: PackedBatch) -> Tensor:
         """Final hidden states (B, L, H) from trunk activations, through the layers that carry LoRA."""
-        if self.lean_top is not None:
-            return self.lean_top(batch, self._on)
         self.decoder._modules["layers"] = self._top_layers
         try:
             out = self.decoder(
@@ -296,7 +294,10 @@ class Policy:
 
         Gradients flow to the adapter unless the caller turned them off.
         """
-        hidden = self.top(batch)[batch.rows[batch.response_mask], batch.columns[batch.response_mask]]
+        if self.lean_top is not None:
+            hidden = self.lean_top(batch, self._on)
+        else:
+            hidden = self.top(batch)[batch.rows[batch.response_mask], batch.columns[batch.response_mask]]
         chosen = selected_logprobs(
             hidden, self._head.weight, batch.targets[batch.response_mask], temperature, self._softcap
         )

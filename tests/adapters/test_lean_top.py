@@ -11,21 +11,26 @@ from adapters.packing import PackedBatch, pack
 from adapters.policy import AdapterConfig, Policy
 from tests.adapters.helpers import disturb, prompts
 
+SEVERAL = ([[5, 6, 7, 8, 9], [40], [60, 70, 80]], [[50, 51], [7, 8, 9]])
+SINGLE = ([[5], [6]], [[7], [8]])
 
-def batch_of(policy: Policy) -> PackedBatch:
-    """Two prompts of different lengths, with replies of different lengths."""
-    first, second, *_ = prompts(policy)
-    replies = [[5, 6, 7, 8, 9], [40, 50], [60, 70, 80]]
-    groups = [policy.read(prompt, replies, [False] * 3) for prompt in (first, second)]
+
+def batch_of(policy: Policy, replies: tuple[list[list[int]], ...]) -> PackedBatch:
+    """Prompts of different lengths, with these replies."""
+    groups = [
+        policy.read(prompt, mine, [False] * len(mine)) for prompt, mine in zip(prompts(policy), replies, strict=False)
+    ]
     return pack(groups, policy.device, policy.dtype)
 
 
-def learned(policy: Policy, adapter: str | None, *, lean: bool) -> tuple[Tensor, list[Tensor]]:
+def learned(
+    policy: Policy, adapter: str | None, *, lean: bool, replies: tuple[list[list[int]], ...] = SEVERAL
+) -> tuple[Tensor, list[Tensor]]:
     """Log-probabilities, and with an adapter the gradient of a weighted sum of them."""
     kept = policy.lean_top
     policy.lean_top = kept if lean else None
     try:
-        batch = batch_of(policy)
+        batch = batch_of(policy, replies)
         weights = torch.linspace(-1, 1, batch.targets.numel()).view(batch.targets.shape)
         if adapter is None:
             policy.use(None)
@@ -40,11 +45,14 @@ def learned(policy: Policy, adapter: str | None, *, lean: bool) -> tuple[Tensor,
         policy.lean_top = kept
 
 
+@pytest.mark.parametrize("replies", [SEVERAL, SINGLE])
 @pytest.mark.parametrize("adapter", [None, "mia"])
-def test_in_full_precision_it_is_the_same(exact: Policy, adapter: str | None) -> None:
+def test_in_full_precision_it_is_the_same(
+    exact: Policy, adapter: str | None, replies: tuple[list[list[int]], ...]
+) -> None:
     exact.new_adapter("mia")
     disturb(exact, "mia", seed=1)
-    (mine, slopes), (theirs, other) = (learned(exact, adapter, lean=lean) for lean in (True, False))
+    (mine, slopes), (theirs, other) = (learned(exact, adapter, lean=lean, replies=replies) for lean in (True, False))
     assert exact.lean_top is not None
     torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=1e-4)
     for slope, expected in zip(slopes, other, strict=True):
@@ -65,7 +73,7 @@ def test_another_adapter_and_the_base_are_not_touched(policy: Policy) -> None:
     for seed, name in enumerate(("mia", "noa"), start=1):
         policy.new_adapter(name)
         disturb(policy, name, seed=seed)
-    batch, found = batch_of(policy), dict[str | None, Tensor]()
+    batch, found = batch_of(policy, SEVERAL), dict[str | None, Tensor]()
     with torch.no_grad():
         for adapter in (None, "mia", "noa", None, "mia", "noa"):
             policy.use(adapter)
