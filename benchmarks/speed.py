@@ -53,9 +53,9 @@ from benchmarks.report import columns
 from benchmarks.server_speed import crowd, first_token
 from benchmarks.work import RESULTS, commit, machine
 
-ROWS = (1, 2, 4, 8, 16, 68)
+ROWS = (1, 4, 16, 68)
 TOKENS = 128  # of a whole reply
-LEARNING = 6  # PPO batches in which TRL shows what it can earn
+LEARNING = 4  # PPO batches in which TRL shows what it can earn
 ADAPTER = "measured"
 PEOPLE = tuple(f"person-{number}" for number in range(8))
 
@@ -329,7 +329,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer runs of fewer things")
     quick = parser.parse_args().quick
-    found = Speed(runs=3 if quick else 7).all(quick)
+    found = Speed(runs=3 if quick else 5).all(quick)
     about: dict[str, Any] = {"figures": found, "commit": commit(), "machine": machine(), "quick": quick}
     write_json(RESULTS / ("work/speed-quick.json" if quick else "speed.json"), about)
     rows = [
