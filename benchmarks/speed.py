@@ -223,26 +223,21 @@ class Speed:
         return earned[-1][1], len(earned) * config.prompts * config.replies
 
     def trl(self, python: Path) -> Iterator[tuple[str, dict[str, float]]]:
-        """The peer, spared its models and as it comes, each once between two runs of one's own: it takes minutes."""
+        """The peer as it comes and spared its models, each once between two runs of one's own: it takes minutes."""
         config = PPOConfig(max_tokens=48)
-        for spared in (True, False):
+        for spared in (False, True):
             before = self._episode(config)
-            found = peers.trl(python, self.prompts, config, spared=spared)
+            found = peers.trl(python, self.prompts, replace(config, batches=LEARNING if spared else 2), spared=spared)
             other, mine = found["seconds"] / found["episodes"], [before, self._episode(config)]
             low, high = sorted(other / each for each in mine)
             name = f"a PPO episode, the other: TRL{', spared its models' if spared else ''} (s)"
             yield name, {"mine": fmean(mine), "other": other, "ratio": other / fmean(mine), "low": low, "high": high}
-        longer = PPOConfig(max_tokens=48, batches=LEARNING)
-        found = peers.trl(python, self.prompts, longer, spared=True)
-        reached = max(fmean(found["scores"][i : i + 2]) for i in range(len(found["scores"]) - 1))
-        runs = [self.learn(replace(longer, batches=4 * LEARNING), until=reached)[0] for _ in range(3)]
-        name = (
-            f"until replies earn {reached:.2f} (base {found['scores'][0]:.2f}), the other: TRL, spared its models (s)"
-        )
-        ratios = sorted(found["seconds"] / run for run in runs)
-        yield name, {
-            "mine": median(runs), "other": found["seconds"], "ratio": ratios[1], "low": ratios[0], "high": ratios[2],
-        }  # fmt: skip
+        scores, seconds = found["scores"], found["seconds"]
+        reached = max(fmean(scores[i : i + 2]) for i in range(len(scores) - 1))
+        runs = [self.learn(replace(config, batches=2 * LEARNING), until=reached)[0] for _ in range(2)]
+        name = f"until replies earn {reached:.3f} (at first {scores[0]:.3f}), the other: TRL, spared its models (s)"
+        low, high = sorted(seconds / run for run in runs)
+        yield name, {"mine": fmean(runs), "other": seconds, "ratio": seconds / fmean(runs), "low": low, "high": high}
 
     def _episode(self, config: PPOConfig) -> float:
         seconds, episodes = self.learn(config)
