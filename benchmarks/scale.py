@@ -214,8 +214,8 @@ def waiting(
     room = np.maximum(devices * step - chat, 0.0)
     arrived = np.cumsum(np.histogram(due, edges)[0] * update)
     served, done = np.zeros(len(room)), 0.0
-    for at, (so_far, free) in enumerate(zip(arrived, room, strict=True)):
-        done = min(so_far, done + free)
+    for at in range(len(room)):
+        done = min(float(arrived[at]), done + float(room[at]))
         served[at] = done
     position = (np.arange(len(due)) + 1) * update
     finished = np.searchsorted(served, position - 1e-9)
