@@ -259,7 +259,7 @@ def measure(people: People, device: Accelerator) -> dict[str, Any]:
     config, kept = UpdateConfig(), bytes_kept()
     when, who = turns(people, np.random.default_rng(0))
     due = due_times(when, who, people, every=20)
-    sizes = []
+    sizes = list[dict[str, Any]]()
     for shape in (EMBEDDED, EIGHT_BILLION):
         turn, update = turn_seconds(shape, device), update_seconds(shape, device, config, gate_prompts())
         sizes.append(
