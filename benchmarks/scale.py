@@ -4,7 +4,7 @@
 
 People are simulated: sessions of a few turns, more of them in the evening, a few people write most. What a turn and an
 update cost is counted from the product's own settings and put on one accelerator's roofline, at the share of its rate
-that `benchmarks.speed` found for training on this machine; nothing here was measured on such an accelerator. Sizes on
+that training reaches on two cores (LOG.md); nothing here was measured on such an accelerator. Sizes on
 disk are measured with the real store, head and file format. The text around the tables is docs/SCALE.md.
 """
 
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.files import read_json, write_json
+from adapters.files import write_json
 from adapters.job import UpdateConfig
 from adapters.policy import AdapterConfig
 from adapters.prompts import shipped_prompts
@@ -290,17 +290,9 @@ def _share_of_busiest(who: NDArray[np.int64], people: People) -> float:
     return float(counts[-people.count // 10 :].sum() / counts.sum())
 
 
-def trained_share() -> float:
-    """The share of its rate that training reaches here, if `benchmarks.speed` was run; the default otherwise."""
-    path = RESULTS / "speed.json"
-    figures = read_json(path)["figures"] if path.exists() else {}
-    found = [each["ratio"] for name, each in figures.items() if name.startswith("a training step")]
-    return float(found[0]) if found else Accelerator.share
-
-
 def main() -> None:
     """Simulate, keep, print."""
-    found = measure(People(), Accelerator(share=round(trained_share(), 2)))
+    found = measure(People(), Accelerator())
     write_json(RESULTS / "scale.json", found)
     print(columns(["base", "adapter (MB)", "a re-ranked turn (s of the device)", "an update (s)"], [
         [each["base"], f"{each['adapter_mb']:.1f}", f"{each['turn_seconds']:.3f}", f"{each['update_seconds']:.1f}"]
