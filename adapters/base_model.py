@@ -264,10 +264,13 @@ def fast_4bit_kernels() -> bool:
 
 
 def _fits_expanded(model: PreTrainedModel) -> bool:
-    """Whether plain matrices of all quantized weights take less than a quarter of the memory now free."""
+    """Whether plain matrices of all quantized weights take less than an eighth of the machine's memory.
+
+    Not of what is free at the moment: the last bits of a reply depend on it, and the same seed is to give the same one.
+    """
     numbers = sum(module.in_features * module.out_features for module in _quantized_linears(model).values())
-    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return numbers * compute_dtype("cpu").itemsize < available / 4
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return numbers * compute_dtype("cpu").itemsize < memory / 8
 
 
 def _quantized_linears(model: PreTrainedModel) -> dict[str, Any]:

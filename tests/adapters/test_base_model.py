@@ -86,6 +86,18 @@ def test_a_quantized_base_holds_the_same_values_however_it_is_loaded(base_files:
     assert not any(parameter.requires_grad for parameter in plain.parameters())
 
 
+def test_whether_it_is_expanded_is_a_matter_of_the_machine_and_not_of_the_moment(
+    base_files: BaseFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """212 MB of plain matrices in bf16, twice that in fp32."""
+    needed = 106_168_320 * base_model.compute_dtype("cpu").itemsize
+    for memory, expanded in ((8 * needed, False), (8 * needed + 1, True)):
+        pages = {"SC_PHYS_PAGES": memory, "SC_PAGE_SIZE": 1}
+        monkeypatch.setattr(base_model.os, "sysconf", pages.__getitem__)
+        model, _ = load_base(base_files)
+        assert bool(base_model._quantized_linears(model)) is not expanded
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [
