@@ -1,6 +1,6 @@
 """How fast Mynah writes, as ratios to a peer in the same process: medians of interleaved runs, with their spread.
 
-    python -m benchmarks.speed            # half an hour on two idle cores: `make bench-speed`
+    python -m benchmarks.speed            # half an hour on two idle cores: `make bench-speed`; stopped, it goes on
     python -m benchmarks.speed --quick    # fewer runs of fewer things
 
     a step      one more token for 1 to 68 replies, with and without an adapter, against transformers with PEFT on the
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -51,12 +51,13 @@ from assistant.writing import NARROW_AT
 from benchmarks import peers
 from benchmarks.report import columns
 from benchmarks.server_speed import crowd, first_token
-from benchmarks.work import RESULTS, commit, machine
+from benchmarks.work import RESULTS, Unit, Work, commit, machine
 
 ROWS = (1, 4, 16, 68)
 TOKENS = 128  # of a whole reply
 LEARNING = 4  # PPO batches in which TRL shows what it can earn
 ADAPTER = "measured"
+Figures = dict[str, float]  # "mine", "other", and of their ratio other / mine: "ratio", "low", "high"
 PEOPLE = tuple(f"person-{number}" for number in range(8))
 
 
@@ -157,7 +158,7 @@ class Speed:
                 batch.drop(range(1, drafts), self.policy.device)
         return time.perf_counter() - started
 
-    def llama_cpp(self, python: Path) -> Iterator[tuple[str, dict[str, float]]]:
+    def llama_cpp(self, python: Path) -> Iterator[tuple[str, Figures]]:
         """A token after the usual prompt, by the base and by an adapter."""
         prompt = sorted(self.prompts, key=len)[len(self.prompts) // 2]
         with TemporaryDirectory() as folder:
@@ -222,7 +223,7 @@ class Speed:
             self.policy.drop_adapter(name)
         return earned[-1][1], len(earned) * config.prompts * config.replies
 
-    def trl(self, python: Path) -> Iterator[tuple[str, dict[str, float]]]:
+    def trl(self, python: Path) -> Iterator[tuple[str, Figures]]:
         """The peer as it comes and spared its models, each once between two runs of one's own: it takes minutes."""
         config = PPOConfig(max_tokens=48)
         for spared in (False, True):
@@ -243,7 +244,7 @@ class Speed:
         seconds, episodes = self.learn(config)
         return seconds / episodes
 
-    def versus(self, mine: Callable[[], float], other: Callable[[], float]) -> dict[str, float]:
+    def versus(self, mine: Callable[[], float], other: Callable[[], float]) -> Figures:
         """Both in turn: their medians, and median and quartiles of the ratio other / mine."""
         mine(), other()  # what is done once, at the first use, is not measured
         pairs = [(mine(), other()) for _ in range(self.runs)]
@@ -256,42 +257,51 @@ class Speed:
             "high": high,
         }
 
-    def all(self, quick: bool) -> dict[str, dict[str, float]]:
-        """Every figure."""
-        found: dict[str, dict[str, float]] = {}
-        for rows in (1, 16) if quick else ROWS:
-            for adapter in (None, ADAPTER):
-                name = f"a step of {rows}, {'with an adapter' if adapter else 'the base'} (ms)"
-                step = partial(self.step, rows, adapter)
-                found[name] = self.versus(partial(step, peer=False), partial(step, peer=True))
-                print(name, flush=True)
-        own = partial(self.eight, PEOPLE, together=True)
-        base = partial(self.eight, [None] * len(PEOPLE), together=True)
-        found["eight people, the other: the same without adapters (ms)"] = self.versus(own, base)
-        in_turn = partial(self.eight, PEOPLE, together=False)
-        found["eight people, the other: one after the other (ms)"] = self.versus(own, in_turn)
-        found["eight people, the other: PEFT's mixed batch (ms)"] = self.versus(own, self.eight_by_peft)
-        print("eight people", flush=True)
-        if not quick:
-            draws = partial(self.draw, peer=False), partial(self.draw, peer=True)
-            found["two replies to 34 prompts (s)"] = self.versus(*draws)
-        whole = partial(self.reply, 1)
+    def parts(self, quick: bool) -> dict[str, Callable[[], Iterable[tuple[str, Figures]]]]:
+        """All there is to measure, part by part."""
+        parts: dict[str, Callable[[], Iterable[tuple[str, Figures]]]] = {
+            f"steps of {rows}": partial(self._steps, rows) for rows in ((1, 16) if quick else ROWS)
+        }
+        parts |= {"eight people": self._eight, "replies": self._replies, "training": self._training}
         if (python := peers.python_of("llama.cpp")) is not None:
-            found |= dict(self.llama_cpp(python))
-        found["a training step, the other: its products at the machine's rate (s)"] = self.versus(*self.training())
-        if not quick and (python := peers.python_of("trl")) is not None:
-            found |= dict(self.trl(python))
-            print("PPO", flush=True)
+            parts["llama.cpp"] = partial(self.llama_cpp, python)
         if not quick:
-            with first_token() as seconds:
-                found["start to first token, the other: imports and load (s)"] = self.versus(*seconds)
-            with crowd() as seconds:
-                name = "eight replies at once among 1,000 accounts, the other: among 8 (s)"
-                found[name] = self.versus(*seconds)
-            print("servers", flush=True)
-        found["a re-ranked reply, the other: a base one (s)"] = self.versus(partial(self.reply, 16), whole)
-        found["a reply by an adapter, the other: by the base (s)"] = self.versus(partial(self.reply, 1, ADAPTER), whole)
-        return found
+            parts |= {"draws": self._draws, "servers": self._servers}
+            if (python := peers.python_of("trl")) is not None:
+                parts["TRL"] = partial(self.trl, python)
+        return parts
+
+    def _steps(self, rows: int) -> Iterator[tuple[str, Figures]]:
+        for adapter in (None, ADAPTER):
+            step = partial(self.step, rows, adapter)
+            name = f"a step of {rows}, {'with an adapter' if adapter else 'the base'} (ms)"
+            yield name, self.versus(partial(step, peer=False), partial(step, peer=True))
+
+    def _eight(self) -> Iterator[tuple[str, Figures]]:
+        own, base = partial(self.eight, PEOPLE, together=True), partial(self.eight, [None] * len(PEOPLE), together=True)
+        yield "eight people, the other: the same without adapters (ms)", self.versus(own, base)
+        in_turn = partial(self.eight, PEOPLE, together=False)
+        yield "eight people, the other: one after the other (ms)", self.versus(own, in_turn)
+        yield "eight people, the other: PEFT's mixed batch (ms)", self.versus(own, self.eight_by_peft)
+
+    def _replies(self) -> Iterator[tuple[str, Figures]]:
+        whole = partial(self.reply, 1)
+        yield "a re-ranked reply, the other: a base one (s)", self.versus(partial(self.reply, 16), whole)
+        name = "a reply by an adapter, the other: by the base (s)"
+        yield name, self.versus(partial(self.reply, 1, ADAPTER), whole)
+
+    def _training(self) -> Iterator[tuple[str, Figures]]:
+        yield "a training step, the other: its products at the machine's rate (s)", self.versus(*self.training())
+
+    def _draws(self) -> Iterator[tuple[str, Figures]]:
+        draws = partial(self.draw, peer=False), partial(self.draw, peer=True)
+        yield "two replies to 34 prompts (s)", self.versus(*draws)
+
+    def _servers(self) -> Iterator[tuple[str, Figures]]:
+        with first_token() as seconds:
+            yield "start to first token, the other: imports and load (s)", self.versus(*seconds)
+        with crowd() as seconds:
+            yield "eight replies at once among 1,000 accounts, the other: among 8 (s)", self.versus(*seconds)
 
 
 def operations(policy: Policy, groups: Sequence[Group]) -> float:
@@ -319,12 +329,23 @@ def operations(policy: Policy, groups: Sequence[Group]) -> float:
     return frozen + 6.0 * lora["lora_B"] * positions + 12.0 * len(layers) * width * seen
 
 
+def _rows(measure: Callable[[], Iterable[tuple[str, Figures]]]) -> Unit:
+    return dict(measure())
+
+
 def main() -> None:
     """Measure, keep, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer runs of fewer things")
     quick = parser.parse_args().quick
-    found = Speed(runs=3 if quick else 5).all(quick)
+    runs = 3 if quick else 5
+    work, speed, found = Work("speed", {"runs": runs, "quick": quick}), Speed(runs), dict[str, Figures]()
+    for name, measure in speed.parts(quick).items():
+        print(f"{time.strftime('%H:%M:%S')}  {name}", flush=True)
+        part = work.unit(name, partial(_rows, measure))
+        found |= {row: figures for row, figures in part.items() if row != "unit_seconds"}
+    if work.mixed:
+        print(f"Measured by other code than today's: {', '.join(work.mixed)}.")
     about: dict[str, Any] = {"figures": found, "commit": commit(), "machine": machine(), "quick": quick}
     write_json(RESULTS / ("work/speed-quick.json" if quick else "speed.json"), about)
     rows = [
@@ -332,6 +353,7 @@ def main() -> None:
         for name, f in found.items()
     ]
     print(columns(["what", "Mynah", "the other", "other / Mynah (quartiles)"], rows))
+    work.forget()
 
 
 if __name__ == "__main__":
