@@ -139,16 +139,12 @@ class Generation:
             if self.ended[row] or len(self.replies[row]) >= self.sampling.max_tokens:
                 self._unfinished.remove(row)
         self._compact(device)
-        self._last = torch.tensor([self.replies[row][-1] for row in self._batch], device=device)
         return written
 
     def drop(self, rows: Collection[int], device: torch.device) -> None:
         """Stop writing some replies (a stop string was met, a draft lost)."""
-        before = self._batch
         self._unfinished.difference_update(rows)
         self._compact(device)
-        if len(self._batch) < len(before):
-            self._last = torch.tensor([self.replies[row][-1] for row in self._batch], device=device)
 
     def run(self, model: Stepper) -> None:
         """Step until every reply is done."""
@@ -212,20 +208,20 @@ class Generation:
         return self._draw(logits, device)
 
     def _compact(self, device: torch.device) -> None:
-        """Go on without the finished rows, once they are an eighth of the batch: to take rows out copies the cache, and
+        """Go on, without the finished rows once they are an eighth of the batch: to take rows out copies the cache, and
         a batch of another size has its products compiled first. Both take longer than to write on for nothing."""
         keep = [place for place, row in enumerate(self._batch) if row in self._unfinished]
-        if (len(self._batch) - len(keep)) * SPARE < max(len(self._batch), 1):
-            return
-        self._batch = [self._batch[place] for place in keep]
         if not keep:
-            self._cache = None
+            self._batch, self._cache = [], None
             return
-        rows = torch.tensor(keep, device=device)
-        self._select(rows)
-        self._lengths = self._lengths[rows]
-        if self._mask is not None:
-            self._mask = self._mask[rows]
+        if (len(self._batch) - len(keep)) * SPARE >= len(self._batch):
+            self._batch = [self._batch[place] for place in keep]
+            rows = torch.tensor(keep, device=device)
+            self._select(rows)
+            self._lengths = self._lengths[rows]
+            if self._mask is not None:
+                self._mask = self._mask[rows]
+        self._last = torch.tensor([self.replies[row][-1] for row in self._batch], device=device)
 
     def _select(self, rows: Tensor) -> None:
         assert self._cache is not None

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adapters.lean import Linears, is_plain_llama, norm, weight_of
+from adapters.lean_layers import Linears, LlamaLayer, is_plain_llama, norm, weight_of
 from adapters.packing import ROUND, PackedBatch
 
 
@@ -89,18 +89,8 @@ class _Places:
         return blocks[:at].view(*self.prompts, width), blocks[at:].view(*self.replies, width)
 
 
-class _Layer:
+class _Layer(LlamaLayer):
     """One decoder layer."""
-
-    def __init__(self, layer: Any, config: Any) -> None:
-        attention, mlp = layer.self_attn, layer.mlp
-        self._before, self._after = layer.input_layernorm, layer.post_attention_layernorm
-        self._qkv = Linears([(attention, name) for name in ("q_proj", "k_proj", "v_proj")])
-        self._out = Linears([(attention, "o_proj")])
-        self._gate_up = Linears([(mlp, "gate_proj"), (mlp, "up_proj")])
-        self._down = Linears([(mlp, "down_proj")])
-        self._width, self._scaling = attention.head_dim, attention.scaling
-        self._heads, self._shared = config.num_attention_heads, config.num_key_value_heads
 
     def __call__(
         self,
@@ -111,19 +101,19 @@ class _Layer:
         adapter: str | None,
     ) -> Tensor:
         """(N, H) → (N, H) of the list."""
-        query, key, value = _apply(self._qkv, norm(hidden, self._before), adapter)
-        query, key = (_turned(each.view(len(each), -1, self._width), turn).flatten(1) for each in (query, key))
-        (seen,) = _apply(self._out, self._attend(query, key, value, places, masks), adapter)
+        query, key, value = _apply(self.qkv, norm(hidden, self.before), adapter)
+        query, key = (_turned(each.view(len(each), -1, self.width), turn).flatten(1) for each in (query, key))
+        (seen,) = _apply(self.out, self._attend(query, key, value, places, masks), adapter)
         hidden = hidden + seen
-        gate, up = _apply(self._gate_up, norm(hidden, self._after), adapter)
-        (found,) = _apply(self._down, F.silu(gate) * up, adapter)
+        gate, up = _apply(self.gate_up, norm(hidden, self.after), adapter)
+        (found,) = _apply(self.down, F.silu(gate) * up, adapter)
         return hidden + found
 
     def masks(self, places: _Places, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """What is added to the scores of prompts (B·shared, group·P, P) and of replies (R·shared, group·T, P + T); a
         group are the query heads that share a key head. Padding is at the end, so that order hides most of it."""
         lowest = torch.finfo(dtype).min
-        shared, group = self._shared, self._heads // self._shared
+        shared, group = self.shared, self.heads // self.shared
 
         def whole(allowed: Tensor) -> Tensor:
             """(B, Q, K) → (B·shared, group·Q, K)."""
@@ -153,8 +143,8 @@ class _Layer:
 
     def _see(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
         """(B, Q, heads·d), (B, K, shared·d) twice → (B, Q, heads·d)."""
-        (batch, count, _), shared, width = query.shape, self._shared, self._width
-        group = self._heads // shared
+        (batch, count, _), shared, width = query.shape, self.shared, self.width
+        group = self.heads // shared
 
         def by_shared(mixed: Tensor, group: int) -> Tensor:
             """(B, L, shared·group·d) → (B·shared, group·L, d)."""
@@ -162,7 +152,7 @@ class _Layer:
             apart = mixed.view(batch, length, shared, group, width).permute(0, 2, 3, 1, 4)
             return apart.reshape(batch * shared, group * length, width)
 
-        scores = torch.baddbmm(mask, by_shared(query, group), by_shared(key, 1).transpose(1, 2), alpha=self._scaling)
+        scores = torch.baddbmm(mask, by_shared(query, group), by_shared(key, 1).transpose(1, 2), alpha=self.scaling)
         seen = torch.softmax(scores, -1) @ by_shared(value, 1)
         return seen.view(batch, shared, group, count, width).permute(0, 3, 1, 2, 4).flatten(2)
 

@@ -30,7 +30,8 @@ from transformers.cache_utils import Cache
 from adapters.attention import use_grouped_attention
 from adapters.base_model import BaseFiles, load_base
 from adapters.decoding import Part
-from adapters.lean import TOGETHER, lean_step_for
+from adapters.lean import lean_step_for
+from adapters.lean_layers import TOGETHER
 from adapters.lean_top import lean_top_for
 from adapters.logprobs import selected_logprobs
 from adapters.packing import Group, PackedBatch

@@ -15,7 +15,8 @@ from transformers.cache_utils import Cache
 from adapters import lean
 from adapters.base_model import BaseFiles, FourBit, load_base
 from adapters.decoding import Generation, Sampling, step_together
-from adapters.lean import lean_step_for, pack
+from adapters.lean import lean_step_for
+from adapters.lean_layers import pack
 from adapters.policy import Policy
 from tests.adapters.helpers import disturb, prompts
 
