@@ -123,13 +123,15 @@ def turn_seconds(shape: Shape, device: Accelerator) -> float:
     return device.writing(shape, written) + device.reading(shape.weights, PROMPT)
 
 
-def update_seconds(shape: Shape, device: Accelerator, config: UpdateConfig, gate_prompts: int) -> float:
+def update_seconds(shape: Shape, device: Accelerator, config: UpdateConfig) -> float:
     """An update by its settings: replies that are written, read by policy and base, and learned from."""
     top = shape.weights - config.adapter.first_layer(shape.layers) * shape.layer_weights
     pool, ppo, gate = config.pool, config.ppo, config.gate.measured
     learned = (len(shipped_prompts("pool")) + config.own_prompts) * config.warm_start.replies * pool.max_tokens
     episodes = ppo.batches * ppo.prompts * ppo.replies * ppo.max_tokens
-    judged = gate_prompts * gate.replies * gate.max_tokens * 1.75  # half of it three times a stage, the rest at the end
+    judged = (
+        len(shipped_prompts("gate")) * gate.replies * gate.max_tokens * 1.75
+    )  # half of it three times a stage, the rest at the end
     provoked = gate.provoking * gate.provoking_replies * gate.max_tokens
     written = config.own_prompts * config.own_replies * pool.max_tokens + episodes + judged + provoked
     steps = learned + ppo.epochs * episodes
@@ -249,11 +251,6 @@ def bytes_kept() -> dict[str, float]:
     return {"turn": turn, "head": 8.0 * (size * size + size + 2)}
 
 
-def gate_prompts() -> int:
-    """How many prompts the gate asks."""
-    return len(shipped_prompts("gate"))
-
-
 def measure(people: People, device: Accelerator) -> dict[str, Any]:
     """Every table."""
     config, kept = UpdateConfig(), bytes_kept()
@@ -261,7 +258,7 @@ def measure(people: People, device: Accelerator) -> dict[str, Any]:
     due = due_times(when, who, people, every=20)
     sizes = list[dict[str, Any]]()
     for shape in (EMBEDDED, EIGHT_BILLION):
-        turn, update = turn_seconds(shape, device), update_seconds(shape, device, config, gate_prompts())
+        turn, update = turn_seconds(shape, device), update_seconds(shape, device, config)
         sizes.append(
             {"base": shape.name, "adapter_mb": shape.adapter_bytes(config.adapter) / 2**20, "turn_seconds": turn,
              "update_seconds": update}

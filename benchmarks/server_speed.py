@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -81,21 +81,13 @@ def crowd() -> Iterator[tuple[Seconds, Seconds]]:
     with TemporaryDirectory(prefix="mynah-many-") as many, TemporaryDirectory(prefix="mynah-few-") as few:
         with Server(Path(many)):
             pass  # makes the data folder
-        with _closing(Store(Path(many) / "mynah.db")) as store:
+        with closing(Store(Path(many) / "mynah.db")) as store:
             for number in range(REGISTERED - ACTIVE):
                 name = f"registered-{number}"
                 user = store.people.add(name, name, "nobody signs in with this")
                 fill(store, user.id, 1, MESSAGES)
         with Server(Path(many)) as large, Server(Path(few)) as small:
             yield _all_at_once(large), _all_at_once(small)
-
-
-@contextmanager
-def _closing(store: Store) -> Iterator[Store]:
-    try:
-        yield store
-    finally:
-        store.close()
 
 
 def _all_at_once(server: Server) -> Seconds:
