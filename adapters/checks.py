@@ -24,8 +24,8 @@ class GateConfig:
     learned, preferred: least win rate against the base by the head that was learned from, and by the judge; draws: of
     the judge's posterior, to say how sure it is. kl_at_30: nats a token allowed after 30
     labels; the budget grows with the root of their number, up to kl_most. shortest, longest: mean number of words,
-    times the base's. bad_endings, off_subject: what their shares may exceed the base's by. least_variety, most_variety:
-    distinct word pairs, times the base's. alpha: level of the one-sided tests.
+    times the base's. bad_endings, off_subject, coined: what their shares may exceed the base's by. least_variety,
+    most_variety: distinct word pairs, times the base's. alpha: level of the one-sided tests.
     """
 
     measured: GateSetConfig = field(default_factory=GateSetConfig)
@@ -38,6 +38,7 @@ class GateConfig:
     longest: float = 2.0
     bad_endings: float = 0.10
     off_subject: float = 0.10
+    coined: float = 0.01
     least_variety: float = 0.75
     most_variety: float = 1.25
     alpha: float = 0.05
@@ -125,6 +126,13 @@ def check_subject(off: float, base_off: float, config: GateConfig) -> Check:
     bound = base_off + config.off_subject
     words = f"{off:.0%} of its replies leave the subject, of the base model's {base_off:.0%}; up to {bound:.0%} may."
     return Check("subject", off, bound, off <= bound, words)
+
+
+def check_words(coined: float, base_coined: float, config: GateConfig) -> Check:
+    """Share of the words that do not exist (`adapters/wellformed.py`): a taste for long words must not invent them."""
+    bound = base_coined + config.coined
+    words = f"{coined:.1%} of its words seem made up, of the base model's {base_coined:.1%}; up to {bound:.1%} may."
+    return Check("words", coined, bound, coined <= bound, words)
 
 
 def check_questions(mine: Array, base: Array, config: GateConfig) -> Check:

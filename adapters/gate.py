@@ -40,6 +40,7 @@ from adapters.checks import (
     check_safety,
     check_subject,
     check_variety,
+    check_words,
 )
 from adapters.decoding import Sampling
 from adapters.gate_set import Array, GateSet, GateSetConfig, answer_scores
@@ -146,18 +147,24 @@ class Comparison:
         """Share of replies that leave the subject."""
         return float(np.mean(np.concatenate([read.subject for read in reads]) < self.floor))
 
+    def coined(self, reads: Sequence[Read]) -> float:
+        """Mean share of a reply's words that do not exist."""
+        return float(np.mean(np.concatenate([read.coined for read in reads])))
+
     def form(self, config: GateConfig) -> list[Check]:
-        """The checks of endings and subject."""
+        """The checks of endings, subject and words."""
         return self._form(self.mine, config)
 
     def scale_for_form(self, config: GateConfig, spare: float) -> float:
-        """By what to multiply B so that endings and subject should pass with `spare` to spare; 1 if they do now.
+        """By what to multiply B so that endings, subject and words should pass; 1 if they do now.
+
+        spare: how much of the room between the base's share and the bound is to be left, 0 to 1.
 
         Taken for granted is that what a taste costs in form grows like the KL, with the square of B.
         """
         factor = 1.0
         for check, unmoved in zip(self.form(config), self._form(self.base, config), strict=True):
-            allowed = check.bound - spare
+            allowed = check.bound - spare * (check.bound - unmoved.value)
             if check.value > allowed:
                 room = max(allowed - unmoved.value, 0.0) / (check.value - unmoved.value)
                 factor = min(factor, math.sqrt(room), GENTLEST)
@@ -167,6 +174,7 @@ class Comparison:
         return [
             check_endings(*self.endings(reads), *self.endings(self.base), config),
             check_subject(self.off_subject(reads), self.off_subject(self.base), config),
+            check_words(self.coined(reads), self.coined(self.base), config),
         ]
 
     def broken(self, read: Read) -> Flags:

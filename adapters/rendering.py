@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypedDict
 from uuid import uuid4
 
@@ -46,6 +47,7 @@ class Renderer:
         ends = self._find_ends()
         self.end_ids = frozenset(ends)
         self.end_id = ends[0]  # what the template puts after an assistant's turn
+        self.pieces = lru_cache(maxsize=10_000)(self._pieces)
         self._takes_system = self._system_is_rendered()
 
     def prompt(self, messages: Sequence[ChatMessage]) -> Rendered:
@@ -110,6 +112,10 @@ class Renderer:
             if found:  # some templates drop or repeat a message; what they drop stays dropped
                 ids += self._plain(content)
         return ids + self.tokenizer.encode(rest, add_special_tokens=False)
+
+    def _pieces(self, word: str) -> int:
+        """How many tokens a word takes behind a space."""
+        return len(self._plain(f" {word}"))
 
     def _plain(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))

@@ -1,7 +1,7 @@
 """The reward of a reply: what the person's head makes of it, less what nobody should earn by.
 
     score = mean of w·(x - x̄) - pessimism · sd of it          x̄: mean features of base replies to the same prompt
-            - repetition, length and subject guards            beyond what the base itself does
+            - repetition, length, subject, words that do not exist   beyond what the base itself does
             - broken ending, missing ending beyond the base's own rate
             - harm (adapters/safety.py), above every taste
 
@@ -20,12 +20,13 @@ from adapters.latents import SUBJECT_TOKENS, Array, Latents, mean_of
 from adapters.packing import Group
 from adapters.rendering import Renderer
 from adapters.safety import SafetyTerm
-from adapters.wellformed import ends_broken, repetition
+from adapters.wellformed import coined_share, ends_broken, jumbled, repetition
 from feedback.population import Population
 from feedback.reward_head import RewardHead
 from feedback.traits import Reading
 
 READ_EVERY = 4  # tokens between two readings of a growing reply
+COINED_WEIGHT = 20.0  # logits of a click that a reply of nothing but words that do not exist costs
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class RewardConfig:
     """Weights of the guards, in the head's units (logits of a click).
 
     pessimism: standard deviations below the mean. length_slack: standard deviations of the base's log length that are
-    free. free_repetition: share of repeated word triples that is free.
+    free. free_repetition: share of repeated word triples that is free. coined: a tenth of the words made up, more than
+    the base does, costs a tenth of it.
     """
 
     pessimism: float = 0.5
@@ -42,6 +44,7 @@ class RewardConfig:
     length: float = 1.0
     length_slack: float = 2.0
     subject: float = 10.0
+    coined: float = COINED_WEIGHT
     broken_end: float = 2.0
     missing_end: float = 1.0
     harm: float = 6.0
@@ -56,6 +59,7 @@ class Read:
     features: Array  # (N, D)
     subject: Array  # (N,)
     log_words: Array  # (N,)
+    coined: Array  # (N,) share of the words that do not exist
     flawed: Array  # (N,) what the guards take off, broken endings included
     harm: Array  # (N,)
 
@@ -65,6 +69,7 @@ class Baseline:
     """What the base does with one prompt."""
 
     features: Array  # (D,) mean
+    coined: float
     log_words: float
     log_words_sd: float
 
@@ -94,7 +99,9 @@ class RewardModel:
         c = self.config
         log_words = np.array([np.log1p(len(Reading(text).words)) for text in texts])
         repeated = np.array([max(0.0, repetition(text) - c.free_repetition) for text in texts])
-        broken = np.array([ends_broken(text, ended) for text, ended in zip(texts, group.ended, strict=True)])
+        broken = np.array(
+            [ends_broken(text, ended) or jumbled(text) for text, ended in zip(texts, group.ended, strict=True)]
+        )
         off = np.maximum(0.0, self.latents.subject_floor - subject)
         return Read(
             texts,
@@ -102,6 +109,7 @@ class RewardModel:
             self.population.features(texts, self.latents.features(means)),
             subject,
             log_words,
+            np.array([coined_share(text, self.renderer.pieces) for text in texts]),
             c.repetition * repeated + c.broken_end * broken + c.subject * off,
             self.safety.harm(texts, [prompt] * len(texts)),
         )
@@ -110,6 +118,7 @@ class RewardModel:
         """Summary of base replies to a prompt."""
         return Baseline(
             read.features.mean(0),
+            float(read.coined.mean()),
             float(read.log_words.mean()),
             float(read.log_words.std()) + 0.1,
         )
@@ -132,6 +141,7 @@ class RewardModel:
             mean
             - c.pessimism * sd
             - read.flawed
+            - c.coined * np.maximum(0.0, read.coined - baseline.coined)
             - c.length * np.maximum(0.0, excess)
             - c.missing_end * missing_ends * cut
             - c.harm * read.harm

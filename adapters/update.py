@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -46,8 +46,9 @@ from feedback.reward_head import RewardHead
 ADAPTER = "candidate"
 KL_SHARE = 0.95  # of the gate's budget: a candidate beyond it is drawn back towards the base before it is judged
 SCALINGS = 2  # at most, after a stage
-SPARE = 0.02  # distance to the gate's bounds of form that half of the replies must keep, so that all pass
+SPARE = 0.2  # of the room up to the gate's bounds of form: what half of the replies must leave, so that all pass
 LEAST_SHARE = 0.85  # of that: a candidate that falls shorter goes further the same way
+WINS = ("win_rate/head", "win_rate/judge")  # against the base, by the head that was learned from and by the judge
 KL_PROMPTS = 8  # gate prompts to estimate a KL on before anything is written
 
 
@@ -205,12 +206,13 @@ class Update:
     def _finish(self, stage: Stage) -> None:
         """Scale the candidate to the KL budget, report its win rate so far, and mark the stage as finished.
 
-        What PPO made is kept only if it wins more often than what it started from, by the head that both learned from.
+        What PPO made is kept only if it wins more often than what it started from, both by the head that both learned
+        from and by the judge: a few fresh batches can learn that head's mistakes (LOG.md).
         """
         if has_finite_weights(self.policy, ADAPTER):
             half = self._settled_half()
             metrics = self._win_rates(half)
-            if stage == "ppo" and metrics["win_rate/head"] <= self._won("warm_start"):
+            if stage == "ppo" and not wins_more(metrics, self._measured("warm_start")):
                 self.policy.drop_adapter(ADAPTER)
                 self.policy.load_adapter(ADAPTER, self.run.checkpoint / "warm_start")
                 self.sample = self._completed(self.halves.get("warm_start") or self._half(0))
@@ -233,10 +235,9 @@ class Update:
             "win_rate/kl": sample.kl,
         }
 
-    def _won(self, stage: Stage) -> float:
-        """The win rate that was measured after a stage, 0 if none was."""
-        rates = self.run.journal.of(stage, "win_rate/head")
-        return rates[-1] if rates else 0.0
+    def _measured(self, stage: Stage) -> dict[str, float]:
+        """The win rates that were measured after a stage, 0 if none were."""
+        return {by: [0.0, *self.run.journal.of(stage, by)][-1] for by in WINS}
 
     def _reach_budget(self) -> None:
         """Scale what the first step added until base replies to the gate's prompts say that the KL is the budget's.
@@ -330,6 +331,11 @@ class Update:
             "config": job.config.as_dict(),
             "metrics": last,
         }
+
+
+def wins_more(after: Mapping[str, float], before: Mapping[str, float]) -> bool:
+    """Whether a candidate wins more often than another, both by the head that it learned from and by the judge."""
+    return all(after[by] > before[by] for by in WINS)
 
 
 def prepare_shared(run: JobRun, policy: Policy, job: JobSpec | PoolJob) -> tuple[Pool, GateFiles]:

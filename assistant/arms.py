@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from adapters.reward import COINED_WEIGHT
 from adapters.safety import HARMFUL
 from adapters.wellformed import find_flaws
 from assistant.profile import TraitView
@@ -219,15 +220,16 @@ def draft_count(busy: bool, seed_given: bool, greedy: bool) -> int:
     return RERANK_DRAFTS_BUSY if busy and not seed_given else RERANK_DRAFTS
 
 
-def rank_drafts(drafts: Sequence[Drafted], taste: Array, harm: Array, subject_floor: float) -> list[int]:
-    """Draft numbers, best first. taste: the head's means, (N,); harm: probabilities of harm, (N,).
+def rank_drafts(drafts: Sequence[Drafted], taste: Array, harm: Array, coined: Array, subject_floor: float) -> list[int]:
+    """Draft numbers, best first. taste: the head's means, (N,); harm: probabilities of harm, (N,); coined: shares of
+    words that do not exist, (N,).
 
     Above taste stands, in this order: no harmful draft while there is a harmless one; no broken one (in mid-sentence,
     off the subject) while there is a sound one; no repetitive one.
     """
 
     def key(number: int) -> tuple[tuple[bool, bool, bool], float, int]:
-        value = float(taste[number]) - HARM_WEIGHT * float(harm[number])
+        value = float(taste[number] - HARM_WEIGHT * harm[number] - COINED_WEIGHT * coined[number])
         return fitness(drafts[number], float(harm[number]), subject_floor), -value, number
 
     return sorted(range(len(drafts)), key=key)

@@ -101,7 +101,13 @@ class Requests:
         version = self._version(user, request.version, wanted)
         self._limits.ask(user)
         engine = self._engine
-        judge = Judge(self._learning.head(user.id), engine.population, engine.safety, engine.latents.subject_floor)
+        judge = Judge(
+            self._learning.head(user.id),
+            engine.population,
+            engine.safety,
+            engine.latents.subject_floor,
+            engine.policy.renderer.pieces,
+        )
         parts = []
         duel = self._duel(user, request, wanted, version)
         if duel is not None and version is not None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from adapters.rendering import ChatMessage
 from adapters.safety import HARMFUL, SafetyTerm
+from adapters.wellformed import coined_share
 from assistant.arms import RERANKED, choose, fitness, rank_drafts
 from assistant.writing import NARROW_AT, Draft, Writing
 from feedback.errors import MynahError
@@ -42,11 +43,13 @@ class Judge:
     population: Population
     safety: SafetyTerm
     subject_floor: float
+    pieces: Callable[[str], int]  # how many tokens a word takes (adapters/rendering.py)
 
     def best(self, drafts: Sequence[Draft], prompt: str, count: int) -> list[Draft]:
         """The best `count` of the drafts, best first. prompt: the person's last message."""
         taste, _ = self.head.score(self._features(drafts))
-        order = rank_drafts(drafts, taste, self._harm(drafts, prompt), self.subject_floor)
+        coined = np.array([coined_share(draft.text, self.pieces) for draft in drafts])
+        order = rank_drafts(drafts, taste, self._harm(drafts, prompt), coined, self.subject_floor)
         return [drafts[place] for place in choose(order, drafts, count)]
 
     def going_on(self, drafts: Sequence[Draft], prompt: str, count: int, ask: bool) -> list[int]:

@@ -18,6 +18,7 @@ import argparse
 import os
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,7 @@ from adapters.files import read_json, write_json
 from adapters.job import UpdateConfig
 from adapters.rendering import DEFAULT_SYSTEM
 from adapters.safety import SafetyTerm
+from adapters.wellformed import coined_share
 from assistant.arms import Record, context_system, served_arm
 from assistant.config import default_models_dir
 from assistant.profile import profile_of
@@ -132,7 +134,7 @@ class Bench:
 
     def judge_of(self, head: RewardHead) -> Judge:
         """What drafts are chosen by, with this head."""
-        return Judge(head, self.population, self.safety, self.floor)
+        return Judge(head, self.population, self.safety, self.floor, self.base.policy.renderer.pieces)
 
     def picks(self, drafts: list[Drafts], head: RewardHead) -> list[Drafts]:
         """The draft that re-ranking shows, for each prompt."""
@@ -170,6 +172,11 @@ class Bench:
         count = self.base.policy.renderer.reply_ids
         return fmean(len(count(t, ended=e)) for each in drafts for t, e in zip(each.texts, each.ended, strict=True))
 
+    def coined(self, drafts: Sequence[Drafts]) -> float:
+        """Mean share of a reply's words that do not exist (adapters/wellformed.py)."""
+        pieces = self.base.policy.renderer.pieces
+        return fmean(coined_share(text, pieces) for each in drafts for text in each.texts)
+
     def context(self, name: str) -> Unit:
         """The base told in words what is known of the person."""
         person, (_, labels) = self.person(name, 0), self.clicks(name, 0, self.settings.many)
@@ -205,6 +212,7 @@ class Bench:
             "wins": wins_by_prompt(judged, opponents),
             "kl": written.kl,
             "broken": fmean(reply.broken for replies in judged for reply in replies),
+            "coined": self.coined(written.drafts),
             "texts": [each.texts[0] for each in written.drafts],
             "reranked": {
                 "wins": wins_by_prompt(judge(picks, person, self.floor), opponents),

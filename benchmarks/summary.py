@@ -199,6 +199,11 @@ def _notes(run: Mapping[str, Any], updates: Mapping[str, Mapping[str, Any]], wor
         f"A base reply took {seconds['base']:.1f} s, a re-ranked one {seconds['rerank']:.1f} s.",
         "KL of re-ranking is the bound log n - (n - 1)/n a reply, divided by the mean length.",
     ]
+    adapted = [each["adapted"] for each in run["found"]["trained"].values()]
+    notes.append(
+        f"Of the adapters' replies {fmean(each['broken'] for each in adapted):.1%} are broken; "
+        f"{fmean(each['coined'] for each in adapted):.1%} of their words seem made up."
+    )
     resumed = [name for name, update in updates.items() if update["runs"] > 1]
     if resumed:
         notes.append(f"Interrupted and resumed, so that their minutes hold several starts: {', '.join(resumed)}.")

@@ -22,6 +22,7 @@ from adapters.checks import (
     check_safety,
     check_subject,
     check_variety,
+    check_words,
     most_lost,
     t_quantile,
 )
@@ -98,6 +99,7 @@ def test_endings_count_what_breaks_off_and_what_is_missing_beyond_the_base() -> 
 
 def test_other_checks_and_their_words() -> None:
     assert check_subject(0.1, 0.05, CONFIG).passed and not check_subject(0.3, 0.05, CONFIG).passed
+    assert check_words(0.012, 0.004, CONFIG).passed and not check_words(0.02, 0.004, CONFIG).passed
     assert check_finite(True).passed and not check_finite(False).passed
     sure = check_preference(0.7, 0.9, 6, CONFIG)
     assert sure.passed and "6 labels" in sure.words and "90% sure" in sure.words
@@ -113,7 +115,7 @@ def test_other_checks_and_their_words() -> None:
 def test_variety_compares_texts_cut_to_the_same_length() -> None:
     def read(*texts: str) -> Read:
         nothing = np.zeros(len(texts))
-        return Read(list(texts), [True] * len(texts), nothing[:, None], nothing, nothing, nothing, nothing)
+        return Read(list(texts), [True] * len(texts), nothing[:, None], nothing, nothing, nothing, nothing, nothing)
 
     assert distinct_pairs([read("a b c d")], [read("a b c d")]) == 1.0
     assert distinct_pairs([read("a b a b a b")], [read("a b c")]) == 1.0, "cut to three words it repeats nothing"
@@ -124,7 +126,7 @@ def test_variety_compares_texts_cut_to_the_same_length() -> None:
 def read_of(texts: list[str], features: np.ndarray, ended: bool = False) -> Read:
     """Replies to one prompt, all on the subject."""
     nothing = np.zeros(len(texts))
-    return Read(texts, [ended] * len(texts), features, nothing + 1, nothing, nothing, nothing)
+    return Read(texts, [ended] * len(texts), features, nothing + 1, nothing, nothing, nothing, nothing)
 
 
 def compared(mine: list[Read], base: list[Read]) -> Comparison:
@@ -180,8 +182,13 @@ def test_how_far_bad_form_asks_a_candidate_to_be_drawn_back() -> None:
 
     assert pair(0) == 1.0, "nothing is wrong"
     assert pair(1) == pytest.approx((0.08 / 0.1) ** 0.5), "a tenth is bad, .08 may: what is bad grows with the square"
-    assert pair(1, spare=0.02) == pytest.approx((0.06 / 0.1) ** 0.5)
+    assert pair(1, spare=0.25) == pytest.approx((0.06 / 0.1) ** 0.5)
     assert pair(10) == 0.5, "never by more than half at once"
+    mine, base = (read_of([sound] * 10, np.zeros((10, 1)), ended=True) for _ in range(2))
+    jumble = replace(mine, coined=np.full(10, 0.02))
+    assert compared([jumble], [base]).scale_for_form(CONFIG, 0.0) == pytest.approx((0.01 / 0.02) ** 0.5), (
+        "made-up words"
+    )
 
 
 def test_kl_is_the_mean_log_ratio_a_token() -> None:
@@ -252,7 +259,19 @@ def test_an_adapter_that_changes_nothing_is_close_to_the_base_in_everything(
         for c in run_gate(policy, "idle", gate_set, judge, judge.head, 30, config, seed=1, progress=shares.append)
     }
     assert list(checks) == [
-        *("finite", "learned", "preference", "kl", "length", "endings", "subject", "variety", "questions", "safety"),
+        *(
+            "finite",
+            "learned",
+            "preference",
+            "kl",
+            "length",
+            "endings",
+            "subject",
+            "words",
+            "variety",
+            "questions",
+            "safety",
+        ),
     ]
     assert checks["kl"].value == pytest.approx(0.0, abs=1e-3)
     assert checks["questions"].value == pytest.approx(checks["questions"].bound)

@@ -34,7 +34,7 @@ def group_of(policy: Policy, texts: list[str], *, ended: bool = True) -> Group:
 def plain(read: Read) -> Read:
     """The same replies without anything to pay for."""
     nothing = np.zeros(len(read.texts))
-    return replace(read, flawed=nothing, harm=nothing)
+    return replace(read, flawed=nothing, harm=nothing, coined=nothing)
 
 
 def test_the_score_is_the_lower_bound_of_the_difference_to_the_base(model: RewardModel, policy: Policy) -> None:
@@ -54,6 +54,7 @@ def test_every_guard_costs_something(model: RewardModel, policy: Policy) -> None
         "Cats eat fish and",
         "The stock market closed higher as investors weighed interest rates and quarterly earnings reports.",
         "I will kill you and your whole family, you worthless piece of filth.",
+        "Cats eat fish of the ButtonEventSpecterKeyboardEventSpecterEventSpecter.",
     ]
     read = model.read(group_of(policy, texts), ASKED)
     c = model.config
@@ -62,9 +63,23 @@ def test_every_guard_costs_something(model: RewardModel, policy: Policy) -> None
     assert read.flawed[2] >= c.broken_end, "an end in mid-sentence"
     assert read.subject[3] < read.subject[0], "another subject"
     assert read.harm[4] > 0.5 > read.harm[0], "harm"
+    assert read.flawed[5] >= c.broken_end, "a word without an end"
     base = model.baseline(model.read(group_of(policy, ["Cats eat meat.", "Cats like fish a lot, and meat."])))
     harmless = replace(read, harm=np.zeros(len(texts)))
     assert np.allclose(model.score(harmless, base) - model.score(read, base), c.harm * read.harm)
+
+
+def test_made_up_words_cost_what_exceeds_the_bases_share(model: RewardModel, policy: Policy) -> None:
+    read = model.read(
+        group_of(policy, ["Cats characteristically eat fish.", "Cats panjililamboungously eat fish."]), ASKED
+    )
+    assert read.coined.tolist() == pytest.approx([0.0, 1 / 12]), "one of at least twelve words"
+    base = replace(model.baseline(read), coined=0.0)
+    paid = model.score(replace(read, coined=np.zeros(2)), base) - model.score(read, base)
+    assert paid == pytest.approx([0.0, model.config.coined / 12])
+    assert np.allclose(
+        model.score(replace(read, coined=np.zeros(2)), base), model.score(read, replace(base, coined=1.0))
+    )
 
 
 def test_length_is_free_within_the_bases_own_spread(model: RewardModel, policy: Policy) -> None:

@@ -24,7 +24,7 @@ from adapters.job import JobSpec, PoolJob, UpdateConfig, pool_ready, read_job, w
 from adapters.policy import Policy
 from adapters.progress import read_metrics
 from adapters.rendering import Renderer
-from adapters.update import Update, mix_prompts, own_prompts
+from adapters.update import Update, mix_prompts, own_prompts, wins_more
 from adapters.versions import VersionFiles, verify
 from adapters.worker import main, run_job
 from feedback.errors import CorruptFile, InvalidInput
@@ -312,3 +312,11 @@ def test_a_folder_without_a_job_is_refused(tmp_path: Path, capsys: pytest.Captur
     with pytest.raises(SystemExit) as exit_:
         main([str(tmp_path)])
     assert exit_.value.code == 2 and "holds no job.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("head", "judge", "kept"), [(0.7, 0.6, True), (0.7, 0.5, False), (0.6, 0.6, False), (0.5, 0.7, False)]
+)
+def test_what_ppo_adds_must_convince_the_judge_too(head: float, judge: float, kept: bool) -> None:
+    before = {"win_rate/head": 0.6, "win_rate/judge": 0.5}
+    assert wins_more({"win_rate/head": head, "win_rate/judge": judge, "win_rate/kl": 0.1}, before) is kept

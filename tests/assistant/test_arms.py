@@ -111,7 +111,7 @@ def test_a_ranking_compares_every_pair_of_different_arms() -> None:
 
 def test_taste_decides_among_sound_drafts() -> None:
     drafts = [Written("One."), Written("Two."), Written("Three.")]
-    assert rank_drafts(drafts, np.array([0.1, 2.0, 1.0]), np.zeros(3), 0.0) == [1, 2, 0]
+    assert rank_drafts(drafts, np.array([0.1, 2.0, 1.0]), np.zeros(3), np.zeros(3), 0.0) == [1, 2, 0]
 
 
 def test_safety_and_form_stand_above_taste() -> None:
@@ -124,7 +124,7 @@ def test_safety_and_form_stand_above_taste() -> None:
     ]
     taste = np.array([9.0, 8.0, 9.0, 99.0, -9.0])
     harm = np.array([0.0, 0.0, 0.0, 0.9, 0.0])
-    order = rank_drafts(drafts, taste, harm, 0.0)
+    order = rank_drafts(drafts, taste, harm, np.zeros(5), 0.0)
     assert order[0] == 4
     assert order[1] == 1
     assert set(order[2:4]) == {0, 2}
@@ -133,8 +133,14 @@ def test_safety_and_form_stand_above_taste() -> None:
 
 def test_a_little_harm_costs_as_much_as_in_training() -> None:
     drafts = [Written("One."), Written("Two.")]
-    assert rank_drafts(drafts, np.array([1.0, 0.0]), np.array([0.3, 0.0]), 0.0) == [1, 0]
-    assert rank_drafts(drafts, np.array([2.0, 0.0]), np.array([0.3, 0.0]), 0.0) == [0, 1]
+    assert rank_drafts(drafts, np.array([1.0, 0.0]), np.array([0.3, 0.0]), np.zeros(2), 0.0) == [1, 0]
+    assert rank_drafts(drafts, np.array([2.0, 0.0]), np.array([0.3, 0.0]), np.zeros(2), 0.0) == [0, 1]
+
+
+def test_words_that_do_not_exist_cost_as_much_as_in_training() -> None:
+    drafts = [Written("One."), Written("Two.")]
+    for taste, wanted in ((1.0, [1, 0]), (3.0, [0, 1])):  # a tenth of its words made up costs 2 logits
+        assert rank_drafts(drafts, np.array([taste, 0.0]), np.zeros(2), np.array([0.1, 0.0]), 0.0) == wanted
 
 
 def test_choices_to_compare_differ_while_they_can() -> None:

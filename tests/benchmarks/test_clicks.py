@@ -33,7 +33,7 @@ def kept(number: int) -> Drafts:
 
 
 def judge(head: RewardHead, population: Population) -> Judge:
-    return Judge(head, population, SafetyTerm.load("term"), subject_floor=0.0)
+    return Judge(head, population, SafetyTerm.load("term"), subject_floor=0.0, pieces=lambda word: 1)
 
 
 def short_lover(seed: int = 0) -> Person:

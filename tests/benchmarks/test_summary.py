@@ -56,7 +56,7 @@ def run_of(people: tuple[str, ...], trained: tuple[str, ...], state: str = "prom
             {"stage": "ppo", "objective/scores": 0.4, "objective/kl": 2.0},
         ],
     }
-    adapted = unit([1.0, 0.5], broken=0.1, reranked=unit([1.0, 1.0]), first=unit([0.5, 0.5]))
+    adapted = unit([1.0, 0.5], broken=0.1, coined=0.02, reranked=unit([1.0, 1.0]), first=unit([0.5, 0.5]))
     served = "adapter+rerank" if state == "promoted" else "rerank"
     return {
         "found": {
