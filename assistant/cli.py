@@ -119,6 +119,13 @@ def build_parser() -> tuple[argparse.ArgumentParser, set[str]]:
     export.add_argument("--format", default="peft", help="peft, merged, gguf or vllm (default: peft)")
     export.add_argument("--out", required=True, type=Path, metavar="FILE", help="the file to write")
 
+    brought = command(subs, "import-feedback", "bring feedback given in another program", commands.import_feedback, [])
+    brought.add_argument(
+        "file", type=Path, metavar="FILE", help="JSON, JSON Lines or CSV; an export of Open WebUI's (docs/FAQ.md)"
+    )
+    brought.add_argument("--server", default="http://127.0.0.1:7860", metavar="URL", help="a running Mynah's address")
+    brought.add_argument("--person", metavar="ID", help="whose, of an export with several people's ratings")
+
     for name, words, run in (
         ("backup", "write everything to one file, also beside a running server", commands.backup),
         ("restore", "unpack a backup into an empty data folder", commands.restore),

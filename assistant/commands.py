@@ -118,6 +118,25 @@ def key_revoke(config: Config, given: dict[str, Any]) -> int:
     return 0
 
 
+# ---- feedback from elsewhere --------------------------------------------------------------------------------------
+
+
+def import_feedback(config: Config, given: dict[str, Any]) -> int:
+    """Preferences out of a file to a running server. The API key comes on standard input, or is asked for."""
+    from assistant.bringing import read_feedback, send
+
+    found = read_feedback(given["file"], given["person"])
+    for why in found.left_out:
+        print(f"Left out, {why}", file=sys.stderr)
+    if not found.preferences:
+        raise InvalidInput(f"{given['file']} holds no feedback.")
+    key = getpass.getpass("API key: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
+    with tqdm(total=len(found.preferences), unit=" preferences", disable=not sys.stderr.isatty()) as bar:
+        send(found.preferences, given["server"], key, lambda done: bar.update(done - bar.n))
+    print(f"{len(found.preferences)} preferences were taken in; {len(found.left_out)} entries said nothing.")
+    return 0
+
+
 # ---- updates and exports ------------------------------------------------------------------------------------------
 
 

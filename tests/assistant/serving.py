@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
+import uvicorn
+
 from adapters.base_model import BaseFiles
+from assistant.api.app import create_app
 from assistant.config import Config
 from assistant.mynah import Mynah
 from feedback.types import User
@@ -77,6 +82,21 @@ def teach(mynah: Mynah, user: User, labels: int) -> None:
         for number in range(labels)
     ]
     mynah.learning.bring(user, items)
+
+
+@contextmanager
+def listening(mynah: Mynah) -> Iterator[str]:
+    """The address of a real server in a thread, without the browser app."""
+    settings = uvicorn.Config(create_app(mynah, browser=False), port=0, log_config=None, timeout_graceful_shutdown=1)
+    server = uvicorn.Server(settings)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_for(lambda: server.started)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def wait_for(true: Callable[[], bool], seconds: float = 240.0) -> None:
