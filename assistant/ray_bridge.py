@@ -55,7 +55,8 @@ HAPPENED = {
 
 @dataclass
 class Attempt:
-    """One job on its way. asked: what its actor was asked last; seen: the stamp of the checkpoint that is here.
+    """One job on its way. asked: what its actor was asked last; heard: whether it ever answered; seen: the stamp of the
+    checkpoint that is here.
 
     code, lost: how it ended, from then on its actor is only asked to clear up, until `deadline`.
     """
@@ -64,6 +65,7 @@ class Attempt:
     job: Path
     actor: Any
     asked: Any
+    heard: bool = False
     seen: str = ""
     code: int | None = None
     lost: str = ""
@@ -130,6 +132,7 @@ class Bridge:
                 files |= {f"{name}/{inside}": data for inside, data in pack(job / name).items()}
         except (OSError, ValueError, KeyError) as error:
             gone = not (job / "job.json").exists()  # with its person
+            self._attempts.pop(key, None)
             self._say(key=key, code=CANCELLED if gone else REFUSED, lost=refusal(socket.gethostname(), str(error)))
             return
         self._memory = PROCESS_BYTES + int(BASE_SHARE * weights)
@@ -152,10 +155,9 @@ class Bridge:
         try:
             said = ray.get(attempt.asked)
         except RayError as error:
-            if attempt.code is None:
-                attempt.code, attempt.lost = LOST, what_happened(error)
-            self._forget(attempt)
+            self._failed(attempt, what_happened(error))
             return
+        attempt.heard = True
         if attempt.code is not None:  # it has cleared up
             self._forget(attempt)
             return
@@ -175,6 +177,15 @@ class Bridge:
         else:
             attempt.lost = said["lost"]
             self._end(attempt, said["code"])
+
+    def _failed(self, attempt: Attempt, lost: str) -> None:
+        """Its actor does not answer. One sent to a node that had died unnoticed has never begun: it is sent anew."""
+        if attempt.code is None and not attempt.heard and lost == HAPPENED["node"]:
+            self._start(attempt.key, attempt.job)
+            return
+        if attempt.code is None:
+            attempt.code, attempt.lost = LOST, lost
+        self._forget(attempt)
 
     def _keep(self, attempt: Attempt, said: dict[str, Any]) -> None:
         """Lay into the job's folder what came, each part whole: metrics before the checkpoint, which must never be the

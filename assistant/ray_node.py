@@ -13,6 +13,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +23,7 @@ from assistant.config import default_data_dir, default_models_dir
 from assistant.worker_process import DONE, LOST, REFUSED, WorkerProcess
 
 POLL_SECONDS = 1.0
+SILENCE_SECONDS = 60.0  # without a question, after which a job ends by itself
 MAX_CHECKPOINT = 256 * 2**20  # bytes; a larger one stays on its node, and the job begins anew when that is lost
 TOLD = ("status.json", "metrics.jsonl")
 
@@ -32,7 +34,8 @@ class NodeJob:
     """Runs one job. files: the job's folder; threads: cores; nice: priority; order: what `settle` needs to know."""
 
     def __init__(self, files: Files, threads: int, nice: int, order: dict[str, str]) -> None:
-        self._over = threading.Event()
+        self._over, self._left = threading.Event(), threading.Event()
+        self._asked = time.monotonic()
         self._code, self._lost = LOST, ""
         self._process: WorkerProcess | None = None
         self._leave = contextlib.ExitStack()
@@ -44,6 +47,7 @@ class NodeJob:
             self._leave.close()
             raise
         threading.Thread(target=self._work, args=(threads, nice), daemon=True).start()
+        threading.Thread(target=self._expect, daemon=True).start()
 
     def poll(self, seen: str) -> dict[str, Any]:
         """What there is to know, within a second or so; all of it bytes and plain data.
@@ -52,6 +56,7 @@ class NodeJob:
         than that one; "code": the worker's exit code once it has ended, "lost" what it was with LOST and REFUSED;
         "result" and "gate": the candidate and its verdict.
         """
+        self._asked = time.monotonic()
         self._over.wait(POLL_SECONDS)
         over = self._over.is_set()  # asked before the files, so that what was written last is among them
         done = over and self._code == DONE
@@ -68,6 +73,7 @@ class NodeJob:
 
     def end(self) -> None:
         """End the worker at once and remove its folder."""
+        self._left.set()
         if self._process is not None:
             self._process.cancel(0.0)
         self._leave.close()
@@ -85,6 +91,12 @@ class NodeJob:
             self._lost = refusal(socket.gethostname(), f"{type(error).__name__}: {error}")
         finally:
             self._over.set()
+
+    def _expect(self) -> None:
+        """Nobody has asked for long: the server is gone, or has given this one up and does the job elsewhere."""
+        while not self._left.wait(1.0):
+            if time.monotonic() - self._asked > SILENCE_SECONDS:
+                self.end()
 
     def _checkpoint(self, seen: str) -> tuple[Files | None, str]:
         """The checkpoint if it is whole and another than the one with this stamp, and its stamp."""

@@ -204,6 +204,7 @@ class Trainer:
         but not for ever."""
         self._crashes[update.id] += 1
         how = lost or f"Training was ended from outside (exit code {code})"
+        log.warning("Update %s, attempt %d: %s", update.id, self._crashes[update.id], how)
         if self._crashes[update.id] < MAX_CRASHES:
             self._store.versions.set_state(update.id, "paused", f"{how}; it goes on where it was.")
         elif lost:

@@ -18,6 +18,7 @@ import pytest
 from adapters.base_model import BaseFiles
 from adapters.files import alone, code_version, read_json
 from adapters.job import write_job
+from assistant import ray_node
 from assistant.config import Config
 from assistant.executor import LocalExecutor, make_executor
 from assistant.mynah import Mynah
@@ -357,6 +358,15 @@ def test_a_node_that_cannot_do_it_says_why(
     _, code, lost, result = heard(job)
     assert code == REFUSED and words in lost and result is None
     job.end()
+
+
+def test_a_job_that_nobody_asks_about_ends_by_itself(
+    node: Path, sent: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_node, "SILENCE_SECONDS", 0.0)
+    job = NodeJob(sent, 1, 5, order())
+    wait_for(lambda: not job.folder.exists(), 60)
+    wait_for(lambda: job.poll("")["code"] is not None, 60)
 
 
 def test_names_that_lead_out_of_a_job_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import psutil
 
 from adapters.base_model import BaseFiles
+from assistant.ray_node import pack
 from tests.assistant.serving import own_models
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +33,7 @@ class Node:
 
     def has(self, update_id: str) -> bool:
         """Whether a job is on it now."""
-        return any(update_id in path.read_text("utf-8") for path in (self.data / "node").glob("*/job.json"))
+        return any(update_id.encode() in pack(job).get("job.json", b"") for job in self.jobs)
 
     @property
     def jobs(self) -> list[Path]:
@@ -47,7 +49,12 @@ class Node:
     @property
     def workers(self) -> list[psutil.Process]:
         """Processes that train."""
-        return [process for process in self.processes if "adapters.worker" in process.cmdline()]
+        found: list[psutil.Process] = []
+        for process in self.processes:
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                if "adapters.worker" in process.cmdline():
+                    found.append(process)
+        return found
 
 
 class RayCluster:
