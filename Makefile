@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 LLAMA_CPP := .cache/ecosystem/llama.cpp
 TRL := .cache/ecosystem/trl
+RAY := .cache/ecosystem/ray
 
 .PHONY: setup run test test-ecosystem soak lint demo bench bench-speed screenshots lock clean
 
@@ -28,8 +29,10 @@ test: setup  ## every test, the browser tests included
 soak: setup  ## the tests of chance with their whole counts; `make test` tries a tenth (tests/soak.py)
 	OMP_NUM_THREADS=1 MYNAH_SOAK=1 $(BIN)/python -m pytest tests/security tests/feedback --timeout 14400
 
-test-ecosystem: setup $(LLAMA_CPP)/.made  ## what needs other projects: llama.cpp loads an export (compiled first: minutes)
-	$(BIN)/python -m pytest -m ecosystem tests/ecosystem
+# What needs other projects: llama.cpp loads an export (compiled first: minutes), updates run on a Ray cluster.
+test-ecosystem: setup $(LLAMA_CPP)/.made $(RAY)/.made
+	$(BIN)/python -m pytest -m ecosystem tests/ecosystem --ignore tests/ecosystem/test_ray.py
+	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest -m ecosystem tests/ecosystem/test_ray.py
 
 $(LLAMA_CPP)/.made:
 	$(PYTHON) -m venv $(LLAMA_CPP)
@@ -45,6 +48,13 @@ $(TRL)/.made: $(STAMP)
 		glob.glob('$(CURDIR)/$(VENV)/lib/python*/site-packages')[0])"
 	$(TRL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		trl==1.9.2 datasets==5.2.0 pyarrow multiprocess dill xxhash
+	touch $@
+
+$(RAY)/.made: $(STAMP) deploy/ray.txt
+	$(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/python -c "import glob, pathlib, site; pathlib.Path(site.getsitepackages()[0], 'mynah.pth').write_text(\
+		glob.glob('$(CURDIR)/$(VENV)/lib/python*/site-packages')[0])"
+	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r deploy/ray.txt
 	touch $@
 
 lint: setup

@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from transformers import (
@@ -96,6 +96,26 @@ def prepare_base(model: str, models_dir: Path, quantize: Quantize = "nf4") -> Ba
             f"Free some disk space or choose another --models-dir."
         ) from error
     return BaseFiles(base_id, name, quantize, folder, full, quantized)
+
+
+def base_by_id(base_id: str, source: str, models_dir: Path) -> BaseFiles:
+    """The base that another machine knows under an id, on this one: from its models folder, or fetched as at a first
+    start.
+
+    source: what the other machine made it from; what this one's models folder says counts first, so that a local folder
+    may lie elsewhere here. Raises BaseModelError when it cannot be had or is another one.
+    """
+    identity, _, quantize = base_id.rpartition("/")
+    known = models_dir / identity.replace("@", "-") / "base.json"
+    if known.exists():
+        source = str(read_json(known)["source"])
+    files = prepare_base(source, models_dir, cast(Quantize, quantize))
+    if files.base_id != base_id:
+        raise BaseModelError(
+            f"The base model {base_id} was asked for, but {source!r} is {files.base_id} on this machine; prepare the "
+            f"right one in {models_dir} (python app.py serve --base-model …)."
+        )
+    return files
 
 
 def load_base(files: BaseFiles, *, expand: bool | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

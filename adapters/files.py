@@ -6,6 +6,7 @@ of a killed writer is a `.tmp-…` sibling that `sweep` removes. Hashes are sha2
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -28,6 +29,13 @@ def sha256_file(path: Path) -> str:
 def sha256_json(value: object) -> str:
     """Hash of a JSON-able value, independent of key order."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def code_version() -> str:
+    """Hash of all source that decides what a worker makes of a job; it is the same on two machines, or they differ."""
+    root = Path(__file__).resolve().parent.parent
+    sources = sorted(path for name in ("adapters", "feedback") for path in (root / name).rglob("*.py"))
+    return sha256_json([[str(path.relative_to(root)), sha256_file(path)] for path in sources])
 
 
 def fsync(path: Path) -> None:
@@ -84,6 +92,21 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The JSON value of a file; FileNotFoundError and ValueError pass through."""
     return json.loads(path.read_text("utf-8"))
+
+
+@contextmanager
+def alone(path: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Whether this is the only one in here, among all processes; the lock goes with the process, however it ends.
+
+    path: the lock file. wait: until it is free.
+    """
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
 
 
 def sweep(folder: Path) -> list[str]:

@@ -3,7 +3,9 @@
     JOB_DIR/
         job.json            JobSpec (or PoolJob) without its tensors
         heads.safetensors   the head that PPO learns from and the judge's
+        latents/            the directions that the heads' latent features are along (adapters/latents.py)
         parent/vN/          the version folder to start from, if any
+        elsewhere.json      only where another machine has frozen it: see `settle`
 
 No database, no account: a job can be killed, resumed, or run on another machine. What the worker adds to the folder is
 described in `adapters/worker.py`.
@@ -22,17 +24,18 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from adapters.base_model import BaseFiles, describe
+from adapters.base_model import BaseFiles, base_by_id, describe
 from adapters.checks import GateConfig
-from adapters.files import read_json, write_json, write_whole
+from adapters.files import alone, code_version, read_json, write_json, write_whole
 from adapters.gate_set import GateFiles
+from adapters.latents import Latents
 from adapters.policy import AdapterConfig
 from adapters.pool import Pool, PoolConfig
 from adapters.ppo import PPOConfig
 from adapters.rendering import ChatMessage
 from adapters.reward import RewardConfig
 from adapters.warm_start import WarmStartConfig
-from feedback.errors import CorruptFile, InvalidInput
+from feedback.errors import CorruptFile, InvalidInput, NotSupported
 from feedback.reward_head import RewardHead
 
 
@@ -74,7 +77,8 @@ class JobSpec:
 
     population: version of the shared prior that the heads were fitted under; labels: acts behind both heads together;
     prompts: the person's own conversations, newest first, each ending with a user turn; strict: the person will not be
-    asked to compare the result with what they have now, so the gate asks for more.
+    asked to compare the result with what they have now, so the gate asks for more; latents: None for those that the
+    base has on the machine where the job runs, which are others on every machine.
     """
 
     update_id: str
@@ -88,6 +92,7 @@ class JobSpec:
     parent: Path | None = None
     config: UpdateConfig = field(default_factory=UpdateConfig)
     strict: bool = False
+    latents: Latents | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,8 @@ def write_job(folder: Path, spec: JobSpec) -> None:
     write_whole(folder / "heads.safetensors", save(heads))
     if spec.parent is not None:
         shutil.copytree(spec.parent, folder / "parent" / spec.parent.name, dirs_exist_ok=True)
+    if spec.latents is not None:
+        spec.latents.save(folder / "latents")
     raw = {
         "kind": "update",
         "update_id": spec.update_id,
@@ -151,9 +158,29 @@ def read_job(folder: Path) -> JobSpec | PoolJob:
             folder / "parent" / raw["parent"] if raw["parent"] else None,
             config,
             bool(raw.get("strict", False)),
+            Latents.read(folder / "latents") if (folder / "latents").exists() else None,
         )
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CorruptFile(f"The job in {folder.name} cannot be read ({error}); start a new update.") from error
+
+
+def settle(folder: Path) -> None:
+    """Make a job that was frozen on another machine one of this machine; nothing to do for any other.
+
+    elsewhere.json holds {"models": this machine's models folder, "source": what the base was made from over there,
+    "code": that machine's `code_version()`}. Raises MynahError when this machine cannot do what that one asked for.
+    """
+    if not (folder / "elsewhere.json").exists():
+        return
+    order = read_json(folder / "elsewhere.json")
+    if order["code"] != code_version():
+        raise NotSupported("another Mynah is installed there than on the server; bring both to the same release.")
+    models = Path(order["models"])
+    models.mkdir(parents=True, exist_ok=True)
+    raw = read_json(folder / "job.json")
+    with alone(models / "preparing", wait=True):  # two jobs may come to a new machine at once
+        base = base_by_id(str(raw["base"]["base_id"]), str(order["source"]), models)
+    write_json(folder / "job.json", {**raw, "base": _base_as_dict(base)})
 
 
 def pool_ready(base: BaseFiles, config: UpdateConfig) -> bool:

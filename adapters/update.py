@@ -15,15 +15,17 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from adapters.decoding import Sampling
-from adapters.files import whole_folder, write_json
+from adapters.files import alone, whole_folder, write_json
 from adapters.gate import Comparison, Sample, draw_sample, has_finite_weights, run_gate
 from adapters.gate_set import GateFiles
 from adapters.job import JobSpec, PoolJob
@@ -59,7 +61,7 @@ class Update:
         self.run, self.job, self.policy, self.config = run, job, policy, job.config
         self.halves: dict[Stage, Sample] = {}  # half of the replies to the gate prompts, after a stage
         self.sample: Sample | None = None  # the candidate's replies to all gate prompts, once drawn
-        self.latents = latents_for(job.base, policy)
+        self.latents = job.latents or latents_for(job.base, policy)
         population = load_population(len(self.latents.directions))
         if population.version != job.population:
             raise CorruptFile(
@@ -340,11 +342,23 @@ def wins_more(after: Mapping[str, float], before: Mapping[str, float]) -> bool:
 
 def prepare_shared(run: JobRun, policy: Policy, job: JobSpec | PoolJob) -> tuple[Pool, GateFiles]:
     """Make sure that what all updates on a base share is there."""
-    run.tell("pool", 0.0)
     pool, gate = shared_files(job, policy.split)
-    pool.build(policy, lambda share: run.tell("pool", 0.75 * share))
-    gate.build(policy, lambda share: run.tell("pool", 0.75 + 0.2 * share))
+    with _in_turn(run, job.base.folder / "pool.lock"):
+        pool.build(policy, lambda share: run.tell("pool", 0.75 * share))
+        gate.build(policy, lambda share: run.tell("pool", 0.75 + 0.2 * share))
     return pool, gate
+
+
+@contextlib.contextmanager
+def _in_turn(run: JobRun, lock: Path) -> Iterator[None]:
+    """Wait for another job that is building the same: it will be found ready then."""
+    while True:
+        run.tell("pool", 0.0)
+        with alone(lock) as mine:
+            if mine:
+                yield
+                return
+        time.sleep(1.0)
 
 
 def shared_files(job: JobSpec | PoolJob, split: int) -> tuple[Pool, GateFiles]:

@@ -10,7 +10,9 @@ It reads what `adapters/job.py` wrote and adds to the folder:
     gate.json                     the gate's checks, written last: with it the job is done
 
 Exit status: 0 done, 1 failed (status.json says why), 3 paused by SIGTERM, 4 cancelled by a file `cancel` in the folder,
-5 another worker has this job. A file `threads` holds how many threads to use; it is read again between batches.
+5 another worker has this job, 6 frozen elsewhere and not to be done on this machine (status.json says why). A file
+`threads` holds how many threads to use; it is read again between batches. With --tied it ends as soon as its standard
+input does, so that it does not outlive whoever started it.
 
 Left out on purpose: the database, promotion, and any use of a person's name.
 """
@@ -18,19 +20,19 @@ Left out on purpose: the database, promotion, and any use of a person's name.
 from __future__ import annotations
 
 import argparse
-import fcntl
+import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Literal
 
 from adapters.base_model import describe
-from adapters.files import sweep
-from adapters.job import JobSpec, PoolJob, UpdateConfig, pool_ready, read_job, write_job, write_pool_job
+from adapters.files import alone, sweep
+from adapters.job import JobSpec, PoolJob, UpdateConfig, pool_ready, read_job, settle, write_job, write_pool_job
 from adapters.policy import Policy
 from adapters.progress import Cancelled, JobRun, Journal, Pace, Paused, Stage
 from adapters.update import ADAPTER, Update, prepare_shared, shared_files
@@ -38,8 +40,8 @@ from feedback.errors import MynahError
 
 __all__ = ["JobSpec", "PoolJob", "UpdateConfig", "main", "pool_ready", "run_job", "write_job", "write_pool_job"]
 
-Outcome = Literal["done", "failed", "paused", "cancelled", "busy"]
-EXIT: dict[Outcome, int] = {"done": 0, "failed": 1, "paused": 3, "cancelled": 4, "busy": 5}
+Outcome = Literal["done", "failed", "paused", "cancelled", "busy", "refused"]
+EXIT: dict[Outcome, int] = {"done": 0, "failed": 1, "paused": 3, "cancelled": 4, "busy": 5, "refused": 6}
 
 # Seconds a token on two cores, for the first estimate of the time left.
 WRITE, LEARN, READ = 0.005, 0.006, 0.002
@@ -47,15 +49,18 @@ WRITE, LEARN, READ = 0.005, 0.006, 0.002
 
 def run_job(folder: Path, policy: Policy | None = None) -> Outcome:
     """Run a job to its end, or to where it is stopped. policy: one that is loaded already, with the job's base."""
-    with _only_worker(folder) as alone:
-        if not alone:
+    with alone(folder / "lock") as mine:
+        if not mine:
             return "busy"
         if (folder / "gate.json").exists():
             return "done"
         sweep(folder)
         journal: Journal | None = None
+        outcome: Outcome = "refused"
         reason = ""
         try:
+            settle(folder)
+            outcome = "failed"
             job = read_job(folder)
             journal = Journal(folder, Pace(_expected_seconds(job)), tensorboard=job.config.tensorboard)
             journal.state("running")
@@ -65,13 +70,13 @@ def run_job(folder: Path, policy: Policy | None = None) -> Outcome:
                 prepare_shared(run, policy, job)
             else:
                 Update(run, job, policy).complete()
-            outcome: Outcome = "done"
+            outcome = "done"
         except Paused:
             outcome = "paused"
         except Cancelled:
             outcome = "cancelled"
         except MynahError as error:
-            outcome, reason = "failed", error.message
+            reason = error.message
         except OSError as error:
             outcome, reason = "failed", f"The disk refused ({error.strerror or error}); free some space and try again."
         except Exception as error:  # the process is the boundary: whatever it was, the person gets a sentence
@@ -107,16 +112,11 @@ def _expected_seconds(job: JobSpec | PoolJob) -> dict[Stage, float]:
     return expected
 
 
-@contextmanager
-def _only_worker(folder: Path) -> Iterator[bool]:
-    """Whether this process is the only one on the job. The lock goes with the process, however it ends."""
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+def _end_with_input() -> None:
+    """Whoever started this process holds the other end for as long as it lives."""
+    while os.read(0, 1024):  # not sys.stdin, whose lock must be free when Python ends
+        pass
+    os._exit(EXIT["paused"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -125,7 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m adapters.worker", description="Run one update from its job folder."
     )
     parser.add_argument("job", type=Path, help="the job folder")
-    folder = parser.parse_args(arguments).job
+    parser.add_argument("--tied", action="store_true", help="end when standard input does")
+    given = parser.parse_args(arguments)
+    folder: Path = given.job
 
     def stop(signum: int, frame: FrameType | None) -> None:
         for number in signals:  # once is enough; what follows must not be torn
@@ -135,6 +137,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signals = (signal.SIGTERM, signal.SIGINT)
     for number in signals:
         signal.signal(number, stop)
+    if given.tied:
+        threading.Thread(target=_end_with_input, daemon=True).start()
     if not (folder / "job.json").is_file():
         parser.error(f"{folder} holds no job.json")
     return EXIT[run_job(folder)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ class Board:
         self._folder = folder
         self._written: Counter[str] = Counter()
         self._writers: dict[str, Any] = {}
+        self._lock = threading.Lock()  # several updates may run at once
         if folder is not None:
             try:
                 import torch.utils.tensorboard  # noqa: F401
@@ -30,10 +32,10 @@ class Board:
             return
         from torch.utils.tensorboard import SummaryWriter
 
-        if update_id not in self._writers:
-            self.close()  # one update runs at a time
-            self._writers = {update_id: SummaryWriter(self._folder / update_id)}
-        writer = self._writers[update_id]
+        with self._lock:
+            if update_id not in self._writers:
+                self._writers[update_id] = SummaryWriter(self._folder / update_id)
+            writer = self._writers[update_id]
         for step in steps[self._written[update_id] :]:
             for name, value in step.items():
                 if isinstance(value, int | float) and not isinstance(value, bool) and name != "step":
@@ -41,7 +43,13 @@ class Board:
         self._written[update_id] = len(steps)
         writer.flush()
 
+    def end(self, update_id: str) -> None:
+        """Finish an update's file, for now."""
+        with self._lock:
+            if (writer := self._writers.pop(update_id, None)) is not None:
+                writer.close()
+
     def close(self) -> None:
         """Finish all files."""
-        for writer in self._writers.values():
-            writer.close()
+        for update_id in list(self._writers):
+            self.end(update_id)

@@ -21,7 +21,7 @@ from feedback.errors import InvalidInput, MynahError
 CANNOT = 2
 EVERYWHERE = ("data_dir", "models_dir", "base_model", "quantize")
 _METAVARS = {"int": "N", "float": "N", "str": "TEXT", "Path": "PATH", "Path | None": "PATH"}
-TRAINING = (*EVERYWHERE, "update_config", "kl_budget", "threads", "nice", "tensorboard")
+TRAINING = (*EVERYWHERE, "update_config", "kl_budget", "threads", "nice", "tensorboard", "executor", "ray_address")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,6 +23,7 @@ PREFIX = "MYNAH_"
 # The names of adapters.base_model, which is slow to import; a test keeps the two equal.
 DEFAULT_BASE = "smollm2-135m-instruct"
 QUANTIZE = ("nf4", "int8", "none")
+EXECUTOR = ("local", "ray")
 SIGN_UP = ("invitation", "open")
 
 
@@ -103,6 +104,14 @@ class Config:
     nice: int = field(
         default=19, metadata=about("how far updates stand back behind other programs; 0 not at all, 19 most", 0, 19)
     )
+    executor: str = field(
+        default="local",
+        metadata=about("where updates run: local, one at a time, or ray, on a cluster, as many as it has room for"),
+    )
+    ray_address: str = field(
+        default="auto",
+        metadata=about("host:port of the Ray cluster's head; auto for the one that this machine belongs to"),
+    )
     session_days: int = field(default=30, metadata=about("days a browser stays signed in", 1, 3650))
     update_config: Path | None = field(
         default=None, metadata=about("JSON file with numbers of an update that differ from the defaults")
@@ -124,6 +133,13 @@ class Config:
             raise InvalidInput(f"quantize is {self.quantize!r}; it can be {', '.join(QUANTIZE)}.", param="quantize")
         if self.sign_up not in SIGN_UP:
             raise InvalidInput(f"sign_up is {self.sign_up!r}; it can be {', '.join(SIGN_UP)}.", param="sign_up")
+        if self.executor not in EXECUTOR:
+            raise InvalidInput(f"executor is {self.executor!r}; it can be {', '.join(EXECUTOR)}.", param="executor")
+        if self.ray_address != "auto" and not self.ray_address.rpartition(":")[2].isdigit():
+            raise InvalidInput(
+                f"ray_address is {self.ray_address!r}; it must be host:port of the cluster's head, or auto.",
+                param="ray_address",
+            )
         if self.update_config is not None and not self.update_config.is_file():
             raise InvalidInput(f"update_config is {self.update_config}; there is no such file.", param="update_config")
         parse_updates(self.updates)

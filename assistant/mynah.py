@@ -23,6 +23,7 @@ from assistant.adoption import sweep
 from assistant.chat import Chat
 from assistant.config import Config
 from assistant.engine import Engine
+from assistant.executor import Executor, make_executor
 from assistant.joining import Joining
 from assistant.learning import Learning
 from assistant.limits import Limits
@@ -41,7 +42,15 @@ from feedback.types import AdapterVersion, Reply, User, now
 class Mynah:
     """All services. Made by `open`; `close` ends them in reverse order."""
 
-    def __init__(self, config: Config, lock: DataLock, store: Store, files: BaseFiles, numbers: UpdateConfig) -> None:
+    def __init__(
+        self,
+        config: Config,
+        lock: DataLock,
+        store: Store,
+        files: BaseFiles,
+        numbers: UpdateConfig,
+        executor: Executor | None = None,
+    ) -> None:
         self.config, self.lock, self.store, self.files = config, lock, store, files
         self.accounts = Accounts(store, config.session_days)
         self.versions = VersionFiles(config.adapters)
@@ -51,8 +60,9 @@ class Mynah:
         self.chat = Chat(store, self.engine, self.learning, self.limits, max_tokens=config.max_tokens)
         self.settings = Settings(store, config, numbers)
         self.updates = Updates(
-            store, self.learning, self.engine, self.versions, files, config, settings=self.settings, limits=self.limits
-        )
+            store, self.learning, self.engine, self.versions, files, config,
+            settings=self.settings, limits=self.limits, executor=executor,
+        )  # fmt: skip
         self.admins = Administration(store, self.accounts, self.engine.forget)
         self.joining = Joining(store, self.accounts, self.settings)
         self.previews = Previews(store, self.engine, self.learning, self.limits, max_tokens=config.max_tokens)
@@ -74,7 +84,10 @@ class Mynah:
         numbers = update_numbers(config)
         mine = lock or DataLock(config.data_dir, "open")
         store: Store | None = None
+        executor = make_executor(config)
         try:
+            if run_updates:
+                executor.open()  # a cluster that does not let us in is told before the slow parts
             progress(f"Data folder: {config.data_dir}")
             store = Store(config.database)
             store.database.require_sound()
@@ -86,13 +99,14 @@ class Mynah:
                 progress(f"{strangers} adapter versions belong to other base models: they are kept, unused.")
             if not any(files.folder.glob(f"latents-{files.quantize}-*")):
                 progress("It answers some prompts to find how its replies differ: half a minute, the first time only.")
-            mynah = cls(config, mine, store, files, numbers)
+            mynah = cls(config, mine, store, files, numbers, executor)
             mynah.engine.start()
             mynah.chat.trash.start()
             if run_updates:
                 mynah.updates.start()
             return mynah
         except BaseException:
+            executor.close()
             if store is not None:
                 store.close()
             if lock is None:

@@ -6,7 +6,7 @@
 
 People take turns: whoever has waited longest since their last update comes first, a first update before all others.
 What somebody asked for goes before what starts by itself, and what was interrupted before everything.
-Left out on purpose: several updates at once; two cores do one well.
+Nobody has two updates at once; how many people's run together is the executor's to say (executor.py).
 """
 
 from __future__ import annotations
@@ -134,18 +134,18 @@ def forecast(
     user_id: str,
     rivals: int = 0,
     wait: float = 0.0,
+    at_once: int = 1,
 ) -> Forecast:
     """What to tell a person. queue: user ids under way, in order; rivals: people ready and ahead of this one; wait:
-    seconds until this one may have another update, after many in a day."""
+    seconds until this one may have another update, after many in a day; at_once: how many updates run together."""
     needed = labels_needed(schedule, labels)
     if user_id in queue:
         place = queue.index(user_id)
-        if place == 0:
+        if place < at_once:
             return Forecast(needed, 0, "now", "your update is being worked on")
-        minutes = place * TYPICAL_MINUTES
-        return Forecast(
-            needed, place, f"in about {minutes} minutes", f"{_others(place)} before yours; one runs at a time"
-        )
+        minutes = place // at_once * TYPICAL_MINUTES
+        together = "one runs at a time" if at_once == 1 else f"{at_once} run at a time"
+        return Forecast(needed, place, f"in about {minutes} minutes", f"{_others(place)} before yours; {together}")
     if schedule.mode == "off":
         missing = max(MIN_LABELS - labels.total, 0)
         when = f"when you ask, after {_labels(missing)}" if missing else "when you ask"
@@ -158,7 +158,7 @@ def forecast(
         return Forecast(0, None, f"in {hours} h", "you had as many updates today as one person may have here")
     ahead = len(queue) + rivals
     free, why = may_start(schedule, machine)
-    if ahead:
+    if ahead >= at_once:
         return Forecast(0, ahead + 1, f"after {_others(ahead)}", "people take turns; who waited longest comes first")
     if free:
         return Forecast(0, 1, "within a minute", why)

@@ -7,7 +7,6 @@ is decided elsewhere (updates.py).
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -24,8 +23,9 @@ from assistant.asking import Asking
 from assistant.board import Board
 from assistant.config import Config
 from assistant.engine import Engine
+from assistant.executor import Executor, LocalExecutor
 from assistant.learning import Learning
-from assistant.worker_process import Report, WorkerProcess, read_report
+from assistant.worker_process import Report, read_report
 from feedback.errors import MynahError, NotFound, NotSaved
 from feedback.store import Store
 from feedback.types import LIVE_STATES, Update
@@ -41,7 +41,8 @@ Progress = Callable[[Update], None]
 
 
 class Trainer:
-    """Runs one worker at a time. stop: set when the server ends; what runs is paused then."""
+    """Works on updates, each in a thread of its caller's. stop: set when the server ends; what runs is paused then.
+    executor: what their jobs run on."""
 
     def __init__(
         self,
@@ -52,11 +53,12 @@ class Trainer:
         files: BaseFiles,
         config: Config,
         stop: threading.Event,
+        executor: Executor | None = None,
     ) -> None:
         self._store, self._learning, self._engine = store, learning, engine
         self._versions, self._files, self._stop = versions, files, stop
-        self._jobs, self._nice = config.jobs, config.nice
-        self._cores = config.threads or os.cpu_count() or 1
+        self._jobs = config.jobs
+        self._executor = executor or LocalExecutor(config.threads, config.nice)
         self._asking, self._board = Asking(store), Board(config.tensorboard)
         self._crashes: Counter[str] = Counter()
 
@@ -68,10 +70,10 @@ class Trainer:
                 self._store.versions.set_state(update.id, "running")
             else:
                 self._freeze(update)
-            code = worker.DONE
+            code, lost = worker.DONE, ""
             if self._now(update).state in LIVE_STATES and not has_result(job):
-                code = self._watch(update, progress)
-            self._settle(self._now(update), code)
+                code, lost = self._watch(update, progress)
+            self._settle(self._now(update), code, lost)
         except NotSaved:
             raise
         except MynahError as error:
@@ -83,6 +85,8 @@ class Trainer:
         except Exception as error:  # a defect must not stand at the head of the line for ever
             log.exception("A defect ended update %s", update.id)
             self._fail(update, f"It met something unexpected ({type(error).__name__}); the server's log tells more.")
+        finally:
+            self._board.end(update.id)
 
     def build_pool(self, numbers: UpdateConfig, give_way: Callable[[], bool]) -> bool:
         """Prepare what all updates share, until it is there or somebody needs the machine; False if it cannot be."""
@@ -91,12 +95,12 @@ class Trainer:
         job = self._jobs / POOL_JOB
         remove(job)
         write_pool_job(job, self._files, numbers)
-        process = WorkerProcess(job, self._cores, self._nice)
+        process = self._executor.start(job)
         while (code := process.wait(POLL_SECONDS)) is None:
             if self._stop.is_set() or give_way() or self.chatting():
                 code = process.pause(PATIENCE_SECONDS)
                 break
-            process.use_threads(self._threads(process))
+            process.give_way(self.chatting())
         if code == worker.FAILED:
             log.warning("The shared pool was not built: %s", read_report(job).reason)
         remove(job)
@@ -117,9 +121,12 @@ class Trainer:
         which is the last that is not on trial; and whether nobody will compare the result with it (a strict gate)."""
         user = self._store.people.get(update.user_id)
         with self._learning.alone(user):  # what is taken back from here on finds an update that has begun
+            config = UpdateConfig.from_dict(update.config)
             labels = self._store.acts.label_range(update.user_id)
             parent = self._store.versions.trusted(update.user_id, update.base_id)
             folder = self._versions.check(parent) if parent else None
+            policy = self._engine.policy
+            ours = config.adapter.first_layer(policy.depth) == policy.split  # else the heads are not along them
             train_head, judge_head = self._learning.split_heads(update.user_id)
             spec = JobSpec(
                 update_id=update.id,
@@ -132,30 +139,32 @@ class Trainer:
                 judge_head=judge_head,
                 parent=folder,
                 strict=not self._asking.wanted(user),
-                config=UpdateConfig.from_dict(update.config),
+                config=config,
+                latents=self._engine.latents if ours else None,
             )
             job = self._jobs / update.id
             remove(job)  # what a crash left of an earlier attempt to write it
             if self._store.versions.begin(update.id, parent.number if parent else None, labels, update.config):
                 write_job(job, spec)
 
-    def _watch(self, update: Update, progress: Progress) -> int:
-        """Run the worker to its end, or until the server stops or the update is cancelled; its exit code."""
-        process = WorkerProcess(self._jobs / update.id, self._cores, self._nice)
+    def _watch(self, update: Update, progress: Progress) -> tuple[int, str]:
+        """Run the job to its end, or until the server stops or the update is cancelled; its exit code, and what became
+        of it where that does not tell."""
+        process = self._executor.start(self._jobs / update.id)
         seen: Any = None
         try:
             while (code := process.wait(POLL_SECONDS)) is None:
                 if self._stop.is_set():
-                    return process.pause(PATIENCE_SECONDS)
+                    return process.pause(PATIENCE_SECONDS), ""
                 if self._now(update).state not in LIVE_STATES:
-                    return process.cancel(PATIENCE_SECONDS)
-                process.use_threads(self._threads(process))
+                    return process.cancel(PATIENCE_SECONDS), ""
+                process.give_way(self.chatting())
                 report = read_report(process.job)
                 if (said := (report.progress, report.eta_seconds, report.metrics["step"])) != seen:
                     seen = said
                     self._tell(update, report, progress)
             self._tell(update, read_report(process.job), progress)
-            return code
+            return code, process.lost
         except BaseException:  # Ctrl-C in the foreground, or a full disk: the checkpoint stays
             process.pause(PATIENCE_SECONDS)
             self._store.versions.set_state(update.id, "paused", "It was interrupted.")
@@ -175,7 +184,7 @@ class Trainer:
         }
         progress(replace(update, state="running", **told))
 
-    def _settle(self, update: Update, code: int) -> None:
+    def _settle(self, update: Update, code: int, lost: str) -> None:
         """What an ended worker means for its update."""
         job = self._jobs / update.id
         if update.state not in LIVE_STATES:  # cancelled, or the person is gone
@@ -188,14 +197,18 @@ class Trainer:
         elif code == worker.FAILED:
             self._fail(update, read_report(job).reason or "Training failed.")
         else:
-            self._crashed(update, code)
+            self._crashed(update, code, lost)
 
-    def _crashed(self, update: Update, code: int) -> None:
-        """Killed from outside, for want of memory most likely: once more from its checkpoint, but not for ever."""
+    def _crashed(self, update: Update, code: int, lost: str) -> None:
+        """Killed from outside, for want of memory most likely, or lost with its node: once more from its checkpoint,
+        but not for ever."""
         self._crashes[update.id] += 1
-        how = f"Training was ended from outside (exit code {code})"
+        how = lost or f"Training was ended from outside (exit code {code})"
+        log.warning("Update %s, attempt %d: %s", update.id, self._crashes[update.id], how)
         if self._crashes[update.id] < MAX_CRASHES:
             self._store.versions.set_state(update.id, "paused", f"{how}; it goes on where it was.")
+        elif lost:
+            self._fail(update, f"{how}; it was tried {MAX_CRASHES} times.")
         else:
             self._fail(update, f"{how}, {MAX_CRASHES} times; there may be too little memory.")
 
@@ -210,8 +223,3 @@ class Trainer:
             return self._store.versions.update(update.user_id, update.id)
         except NotFound:
             return replace(update, state="cancelled")
-
-    def _threads(self, process: WorkerProcess) -> int:
-        """What other programs leave free of the processor; half of it at most while somebody chats."""
-        free = process.free_cores()
-        return min(free, max(1, self._cores // 2)) if self.chatting() else free

@@ -1,4 +1,4 @@
-"""Updates: the line of those who wait, and the thread that works on it, one update at a time.
+"""Updates: the line of those who wait, and the thread that has it worked on, as many updates at once as there is room.
 
 The rules of the line are in schedule.py, the work on one update in trainer.py. The line itself is in the database, so
 another process may queue or cancel, and everything goes on after a restart where it was.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import secrets
 import threading
 import time
@@ -24,6 +25,7 @@ from adapters.versions import VersionFiles
 from assistant import schedule as rules
 from assistant.config import Config
 from assistant.engine import Engine
+from assistant.executor import Executor, make_executor
 from assistant.learning import Learning
 from assistant.limits import Limits
 from assistant.schedule import Forecast, Labels, Machine, Schedule
@@ -53,13 +55,17 @@ class Updates:
         numbers: UpdateConfig | None = None,
         settings: Settings | None = None,
         limits: Limits | None = None,
+        executor: Executor | None = None,
     ) -> None:
-        """numbers: of an update, where no settings are given that know them."""
+        """numbers: of an update, where no settings are given that know them. executor: where updates run, None for what
+        `config` says; it is opened by whoever gives it, or by `start` and `run_here`."""
         self._limits = limits or Limits(store, versions, config)
         self._settings = settings or Settings(store, config, numbers)
         self._store, self._learning, self._engine, self._versions = store, learning, engine, versions
         self._wake, self._stop = threading.Event(), threading.Event()
-        self._trainer = Trainer(store, learning, engine, versions, files, config, self._stop)
+        self._executor = executor or make_executor(config)
+        self._trainer = Trainer(store, learning, engine, versions, files, config, self._stop, self._executor)
+        self._working: dict[str, threading.Thread] = {}  # by update; only the line's own thread looks
         self._thread: threading.Thread | None = None
         self._looked = 0.0
         self._known: set[str] = set()
@@ -111,12 +117,14 @@ class Updates:
         due = rules.in_turn(self._due(), finished)
         rivals = due.index(user.id) if user.id in due else 0
         wait = self._limits.training_wait(user.id)
-        return rules.forecast(self.schedule, self._machine(), self._labels(user.id), line, user.id, rivals, wait)
+        room = max(self._executor.room(), 1)
+        return rules.forecast(self.schedule, self._machine(), self._labels(user.id), line, user.id, rivals, wait, room)
 
     # ---- the thread -----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Take up what was interrupted and go on from there."""
+        """Take up what was interrupted and go on from there. Raises MynahError where updates cannot run."""
+        self._executor.open()
         for update in self._store.versions.live_updates():
             if update.base_id != self._engine.base_id:
                 reason = f"It was for the base {update.base_id}; this server now runs {self._engine.base_id}."
@@ -127,20 +135,24 @@ class Updates:
         self._thread.start()
 
     def stop(self) -> None:
-        """Let the running update be paused from now on; `close` waits for it."""
+        """Let what runs be paused from now on; `close` waits for it."""
         self._stop.set()
         self._wake.set()
 
     def close(self) -> None:
-        """Pause the running update and stop, within seconds."""
+        """Pause what runs and stop, within seconds."""
         self.stop()
         if self._thread is not None:
             self._thread.join()
+        for thread in self._working.values():
+            thread.join()
         self._trainer.close()
+        self._executor.close()
 
     def run_here(self, user: User, progress: Progress = lambda update: None) -> Update:
         """A person's update in this thread, for the command line; goes on with one that was paused."""
         mine = [update for update in self._live() if update.user_id == user.id]
+        self._executor.open()
         update = mine[0] if mine else self.request(user)
         while update.state in LIVE_STATES and not self._stop.is_set():
             self._trainer.work(update, progress)
@@ -162,12 +174,16 @@ class Updates:
             self._wake.clear()
 
     def _turn(self) -> None:
-        """Work on whoever is next, or find out who is due, or build the pool."""
+        """Begin with whoever is next, as far as there is room; or find out who is due, or build the pool."""
+        self._working = {name: thread for name, thread in self._working.items() if thread.is_alive()}
+        room = self._executor.room() - len(self._working)
         line = rules.queue_order(self._live(), self._store.versions.last_finished())
-        if line:
-            self._trainer.work(line[0], lambda update: None)
-            return
-        if time.monotonic() - self._looked < LOOK_SECONDS:
+        waiting = [update for update in line if update.id not in self._working]
+        for update in waiting[: max(room, 0)]:
+            thread = threading.Thread(target=self._work, args=(update,), name=f"update {update.id}", daemon=True)
+            self._working[update.id] = thread
+            thread.start()
+        if waiting or room <= 0 or time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._looked = time.monotonic()
         self._load = psutil.cpu_percent() / 100
@@ -177,8 +193,20 @@ class Updates:
         if due := rules.in_turn(self._due(), self._store.versions.last_finished()):
             with contextlib.suppress(Conflict, NotFound):  # they asked, or left, in this moment
                 self.request(self._store.people.get(due[0]), "automatic")
-        elif self._pool_possible and self.schedule.mode == "idle":
+        elif self._pool_possible and self.schedule.mode == "idle" and not self._executor.elsewhere:
             self._pool_possible = self._trainer.build_pool(self.numbers, lambda: bool(self._live()))
+
+    def _work(self, update: Update) -> None:
+        """One update, as far as it goes now, in a thread of its own."""
+        try:
+            self._trainer.work(update, lambda update: None)
+        except NotSaved as error:
+            log.warning("Update %s waits for the disk: %s", update.id, error)
+            self._stop.wait(DISK_SECONDS)
+        except Exception:  # a defect must not end everybody's updates for good
+            log.exception("Update %s met a defect; it is taken up again", update.id)
+            self._stop.wait(DISK_SECONDS)
+        self._wake.set()
 
     def _forget_the_removed(self) -> None:
         """Somebody whom another process removed or disabled must not live on in this one's memory."""
@@ -208,6 +236,8 @@ class Updates:
         return Labels(self._store.acts.label_count(user_id), self._store.acts.labels_after(user_id, last))
 
     def _machine(self) -> Machine:
+        if self._executor.elsewhere:  # what goes on here is in nobody's way there
+            return Machine(datetime.now().time(), math.inf, 0.0)
         idle = 0.0 if self._engine.busy else self._engine.idle_seconds
         return Machine(datetime.now().time(), idle, self._load)
 

@@ -20,7 +20,8 @@ import psutil
 from assistant.cores import Cores
 
 ROOT = Path(__file__).resolve().parent.parent
-DONE, FAILED, PAUSED, CANCELLED, OCCUPIED = 0, 1, 3, 4, 5  # exit codes of adapters.worker
+DONE, FAILED, PAUSED, CANCELLED, OCCUPIED, REFUSED = 0, 1, 3, 4, 5, 6  # exit codes of adapters.worker
+LOST = 7  # and of whoever runs it elsewhere: nobody knows
 
 
 @dataclass(frozen=True)
@@ -34,20 +35,23 @@ class Report:
 
 
 class WorkerProcess:
-    """One running worker. threads: how many it may use to begin with; nice: its priority, 19 the lowest."""
+    """One running worker. threads: how many it may use, to begin with; nice: its priority, 19 the lowest; tied: it ends
+    with this process, however this one ends."""
 
-    def __init__(self, job: Path, threads: int, nice: int) -> None:
+    lost = ""  # its exit code always tells what became of it
+
+    def __init__(self, job: Path, threads: int, nice: int, *, tied: bool = False) -> None:
         self.job = job
         end_stale(job)
-        self._threads = 0
+        self._most, self._threads = threads, 0
         self.use_threads(threads)
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         with (job / "worker.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "adapters.worker", str(job)],
+                [sys.executable, "-m", "adapters.worker", str(job), *(["--tied"] if tied else [])],
                 cwd=ROOT,
                 env=environment,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if tied else subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 # Ctrl-C in the terminal is ours to answer. Not a session of its own: Linux shares the processor out
@@ -62,9 +66,17 @@ class WorkerProcess:
     def wait(self, seconds: float) -> int | None:
         """The exit code if it ends within this time; negative for a signal."""
         try:
-            return self._process.wait(seconds)
+            code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        return code
+
+    def give_way(self, chatting: bool) -> None:
+        """Leave other programs what they use of the processor, and half of it to whoever is chatting."""
+        free = self.free_cores()
+        self.use_threads(min(free, max(1, self._most // 2)) if chatting else free)
 
     def use_threads(self, count: int) -> None:
         """Ask for another number of threads; heard between two batches."""
