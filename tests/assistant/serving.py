@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +45,10 @@ def own_models(base: BaseFiles, folder: Path) -> Path:
 
 
 def settings(models: Path, data: Path, gate: dict[str, Any] = OPEN_GATE, **changes: Any) -> Config:
-    """A Config for tests: no updates by themselves, a free port, tiny updates."""
+    """A Config for tests: no updates by themselves, a free port, tiny updates.
+
+    MYNAH_TEST_VLLM_URL lets a vLLM server write (tests/ecosystem/test_vllm.py).
+    """
     numbers = data.with_name(f"{data.name}-update.json")
     numbers.write_text(json.dumps(tiny_numbers(gate)))
     given = {
@@ -58,6 +62,8 @@ def settings(models: Path, data: Path, gate: dict[str, Any] = OPEN_GATE, **chang
         "requests_per_minute": 100_000,
         "updates_per_day": 1000,
     }
+    if url := os.environ.get("MYNAH_TEST_VLLM_URL"):
+        given |= {"engine": "vllm", "vllm_url": url}
     return Config.build({**given, **changes}, {})
 
 
