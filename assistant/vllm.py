@@ -5,9 +5,8 @@ here. A version is loaded there when it is first asked for, under a name that st
 is never used again; vLLM may keep what it has read under that name. No reply is believed without proof of where it
 comes from: the server must list the adapter with our folder, and name it in every chunk.
 
-Before the first reply, and again whenever the server was away, its base is compared with the one here: the weights
-themselves where their folder can be seen from here, the tokens of a text, and how likely it finds each of them. While
-it is away requests are refused (ModelServerError); when it is back, adapters are loaded again as they are asked for.
+Before the first reply, and again whenever the server was away, its base is compared with the one here (vllm_base.py).
+While it is away requests are refused (ModelServerError); when it is back, adapters are loaded again when asked for.
 
 One thread with an event loop of its own does all talking; methods without `_` may be called from any thread. Left out
 on purpose: more than one server, and keys for it: whoever can reach it can load adapters, so nobody else should.
@@ -34,15 +33,12 @@ from adapters.decoding import Sampling
 from adapters.files import sha256_json
 from adapters.policy import Policy
 from adapters.versions import VersionFiles
-from assistant.vllm_base import Card, OwnBase
-from feedback.errors import BaseModelError, ModelServerError, MynahError
+from assistant.vllm_base import OwnBase
+from assistant.vllm_http import PATIENCE, Card, Wire, mixed_up, named, other_base
+from feedback.errors import BaseModelError, ModelServerError
 from feedback.types import AdapterVersion
 
 ROOM = 16  # adapters loaded there at once by us
-RETRY_SECONDS = 10
-PATIENCE = httpx.Timeout(10.0, read=120.0)  # a token may wait for others' prompts
-QUICK = httpx.Timeout(10.0)
-KEPT_OPEN = 2.0  # seconds that an idle connection lives: vLLM closes it after five, perhaps just as we use it
 SEED_STEP = 104_729  # between the seeds of drafts
 
 log = logging.getLogger("mynah.vllm")
@@ -89,21 +85,14 @@ class ModelServer:
 
     def __init__(self, url: str, files: BaseFiles, versions: VersionFiles, policy: Policy) -> None:
         """policy: the same base, here; used only now."""
-        self.url, self._versions, self._own = url.rstrip("/"), versions, OwnBase(files, policy)
+        self._wire, self._versions, self._own = Wire(url), versions, OwnBase(files, policy)
         self._end_ids = sorted(policy.renderer.end_ids)
         self._salt = secrets.token_hex(16)
-        self._checked = False  # whether the base was compared since the server was last away
         self._base, self._root, self._context = "", "", 0
         self._loaded: OrderedDict[str, str] = OrderedDict()  # name → user_id, least recently used first
         self._used: Counter[str] = Counter()  # by requests under way
         self._loop = asyncio.new_event_loop()
         self._changing, self._comparing = asyncio.Lock(), asyncio.Lock()
-        self._http = httpx.AsyncClient(
-            base_url=self.url,
-            trust_env=False,  # no proxy stands between
-            timeout=QUICK,
-            limits=httpx.Limits(max_connections=None, keepalive_expiry=KEPT_OPEN),
-        )
         self._thread = threading.Thread(target=self._loop.run_forever, name="vllm", daemon=True)
         self._thread.start()
 
@@ -117,15 +106,15 @@ class ModelServer:
             self.close()
             raise
         except ModelServerError:
-            return f"The model server at {self.url} does not answer yet; chat begins when it does."
-        return f"Model server: {self.url} with {self._root}"
+            return f"The model server at {self._wire.url} does not answer yet; chat begins when it does."
+        return f"Model server: {self._wire.url} with {self._root}"
 
     def require(self) -> None:
         """Raises ModelServerError when it does not answer, or serves another base."""
         try:
             self._run(self._listed()).result()
         except BaseModelError as error:
-            raise _other_base(error) from error
+            raise other_base(error) from error
 
     def write(
         self,
@@ -187,7 +176,7 @@ class ModelServer:
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
-            await self._http.aclose()
+            await self._wire.http.aclose()
 
         with suppress(TimeoutError):
             self._run(end()).result(timeout=5)
@@ -217,42 +206,42 @@ class ModelServer:
                 request.tasks[row] = asyncio.ensure_future(self._stream(row, body, sink))
             await asyncio.wait(request.tasks.values())
         except Exception as error:
-            sink.fail(_named(error))
+            sink.fail(named(error))
         finally:
             for task in request.tasks.values():
                 task.cancel()
             if name is not None:
-                self._used[name] -= 1
+                self._used -= Counter([name])
 
     async def _stream(self, row: int, body: dict[str, Any], sink: Sink) -> None:
         """One draft."""
         try:
-            async with self._http.stream("POST", "/v1/completions", json=body, timeout=PATIENCE) as answer:
+            async with self._wire.http.stream("POST", "/v1/completions", json=body, timeout=PATIENCE) as answer:
                 if answer.status_code != 200:
                     await answer.aread()
-                    raise self._refused(answer)
+                    raise self._wire.refused(answer)
                 finish = None
                 async for line in answer.aiter_lines():
                     if finish is not None or not line.startswith("data: {"):
                         continue
                     finish = self._chunk(row, json.loads(line.removeprefix("data: ")), body["model"], sink)
             if finish is None:
-                raise self._away("a reply broke off")
+                raise self._wire.away("a reply broke off")
         except httpx.TransportError as error:
-            sink.fail(self._away(f"{type(error).__name__}: {error}"))
+            sink.fail(self._wire.away(f"{type(error).__name__}: {error}"))
         except Exception as error:
-            sink.fail(_named(error))
+            sink.fail(named(error))
 
     def _chunk(self, row: int, chunk: dict[str, Any], model: str, sink: Sink) -> str | None:
         """Pass on what came; why it was the last, None if it was not. Raises ModelServerError."""
         if "error" in chunk:
-            raise self._away(f"it reports {str(chunk['error'])[:500]}")
+            raise self._wire.away(f"it reports {str(chunk['error'])[:500]}")
         if chunk.get("model") != model:
-            raise _mixed_up(f"asked for {model}, answered by {chunk.get('model')}")
+            raise mixed_up(f"asked for {model}, answered by {chunk.get('model')}")
         for choice in chunk["choices"]:
             finish: str | None = choice.get("finish_reason")
             if finish not in (None, "stop", "length"):
-                raise self._away(f"a reply ended with {finish}")
+                raise self._wire.away(f"a reply ended with {finish}")
             sink.take(row, choice["token_ids"], finish)
             return finish
         return None
@@ -265,18 +254,19 @@ class ModelServer:
         folder = str(self._versions.path(version.user_id, version.number).resolve())
         async with self._changing:
             cards = await self._listed()
-            if name in self._loaded and name not in cards:
-                self._checked = False  # it was started anew, perhaps with another base
-                self._loaded.clear()
+            if gone := [loaded for loaded in self._loaded if loaded not in cards]:
+                self._wire.lost = True  # it was started anew, perhaps with another base
+                for loaded in gone:
+                    del self._loaded[loaded]
                 cards = await self._listed()
             if name not in cards:
                 await asyncio.to_thread(self._versions.check, version)
-                await self._load(name, folder)
                 self._loaded[name] = version.user_id
+                await self._load(name, folder)
                 cards = await self._listed()
             card = cards.get(name, {})
             if card.get("root") != folder or card.get("parent") != self._base:
-                raise _mixed_up(f"{name} should be {folder} on {self._base}, and is listed as {card}")
+                raise mixed_up(f"{name} should be {folder} on {self._base}, and is listed as {card}")
             self._loaded[name] = version.user_id
             self._loaded.move_to_end(name)
             idle = [other for other in self._loaded if other != name and not self._used[other]]
@@ -286,16 +276,18 @@ class ModelServer:
         return name
 
     async def _load(self, name: str, folder: str) -> None:
-        answer = await self._ask("POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": folder}, PATIENCE)
+        answer = await self._wire.ask(
+            "POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": folder}, PATIENCE
+        )
         if answer.status_code != 200:
-            raise self._refused(answer)
+            del self._loaded[name]
+            raise self._wire.refused(answer)
 
     async def _unload(self, name: str) -> None:
         """What cannot be unloaded is harmless: its name is never used again."""
         self._loaded.pop(name, None)
-        del self._used[name]
         with suppress(ModelServerError):
-            answer = await self._ask("POST", "/v1/unload_lora_adapter", {"lora_name": name}, PATIENCE)
+            answer = await self._wire.ask("POST", "/v1/unload_lora_adapter", {"lora_name": name}, PATIENCE)
             if answer.status_code not in (200, 404):
                 log.warning("adapter %s was not unloaded: %s", name, answer.text[:300])
 
@@ -310,38 +302,26 @@ class ModelServer:
 
     async def _listed(self) -> dict[str, Card]:
         """What it serves, by name. Raises ModelServerError, and BaseModelError when its base is another."""
-        cards = await self._cards()
+        cards = await self._wire.cards()
         base = next((card for card in cards.values() if not card.get("parent")), {})
-        if not self._checked or (base.get("id"), base.get("root")) != (self._base, self._root):
+        if self._wire.lost or (base.get("id"), base.get("root")) != (self._base, self._root):
             async with self._comparing:
-                if not self._checked or (base.get("id"), base.get("root")) != (self._base, self._root):
+                if self._wire.lost or (base.get("id"), base.get("root")) != (self._base, self._root):
                     await self._compare(base)
                     await self._tidy(cards)
         return cards
 
-    async def _cards(self) -> dict[str, Card]:
-        answer = await self._ask("GET", "/v1/models")
-        try:
-            answer.raise_for_status()
-            return {str(card["id"]): card for card in answer.json()["data"]}
-        except (httpx.HTTPStatusError, ValueError, KeyError, TypeError) as error:
-            if answer.status_code >= 500:
-                raise self._away(f"GET /v1/models: {answer.status_code}") from error
-            raise BaseModelError(
-                f"{self.url} answered {answer.status_code} to GET /v1/models, not as vLLM does; --vllm-url must be "
-                "where a vLLM server is."
-            ) from error
-
     async def _compare(self, base: Card) -> None:
         """Raises BaseModelError unless the server can write for our base."""
         name, root, files = str(base.get("id")), str(base.get("root")), self._own.files
-        if why := await self._own.difference(base, self._post):
+        if why := await self._own.difference(base, self._wire.post):
             raise BaseModelError(
-                f"The model server at {self.url} serves {root}, which cannot write for {files.base_id}: {why}. "
+                f"The model server at {self._wire.url} serves {root}, which cannot write for {files.base_id}: {why}. "
                 f"Start it with {files.full} (docs/OPERATING.md has the command), or start Mynah with its base."
             )
-        self._base, self._root, self._context, self._checked = name, root, int(base["max_model_len"]), True
-        log.info("the model server at %s serves %s as %s", self.url, root, name)
+        self._base, self._root, self._context = name, root, int(base["max_model_len"])
+        self._wire.lost = False
+        log.info("the model server at %s serves %s as %s", self._wire.url, root, name)
 
     async def _tidy(self, cards: dict[str, Card]) -> None:
         """Unload what an earlier run of ours left there, perhaps of people who are gone."""
@@ -349,76 +329,3 @@ class ModelServer:
         for name, card in cards.items():
             if name not in self._loaded and card.get("parent") and Path(str(card.get("root"))).is_relative_to(ours):
                 await self._unload(name)
-
-    # ---- HTTP -------------------------------------------------------------------------------------------------------
-
-    async def _ask(
-        self, method: str, path: str, body: dict[str, Any] | None = None, timeout: httpx.Timeout = QUICK
-    ) -> httpx.Response:
-        try:
-            return await self._http.request(method, path, json=body, timeout=timeout)
-        except httpx.TransportError as error:
-            raise self._away(f"{method} {path}: {type(error).__name__}: {error}") from error
-
-    async def _post(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        """The status, and the object that came with it, {} for anything else."""
-        answer = await self._ask("POST", path, body, PATIENCE)
-        if answer.status_code >= 500:
-            raise self._away(f"POST {path}: {answer.status_code}")
-        try:
-            found = answer.json()
-        except ValueError:
-            found = {}
-        return answer.status_code, found if isinstance(found, dict) else {}
-
-    def _away(self, what: str) -> ModelServerError:
-        """It does not answer, or is about to end; whoever comes next looks anew."""
-        self._checked = False
-        log.warning("the model server at %s: %s", self.url, what)
-        return ModelServerError(
-            f"The model server does not answer; chat goes on by itself when it does. Try again in {RETRY_SECONDS} s.",
-            retry_after=RETRY_SECONDS,
-        )
-
-    def _refused(self, answer: httpx.Response) -> ModelServerError:
-        """It answered, but does not do what it was asked."""
-        self._checked = False
-        log.error("the model server at %s: %s %s", self.url, answer.status_code, answer.text[:1000])
-        return ModelServerError(
-            f"The model server refused what it was asked ({answer.status_code}); Mynah's log says why. "
-            f"Try again in {RETRY_SECONDS} s.",
-            retry_after=RETRY_SECONDS,
-        )
-
-
-def _mixed_up(what: str) -> ModelServerError:
-    """It answered for something else than what was asked for."""
-    log.error("a reply is not shown: %s", what)
-    return ModelServerError(
-        "The model server answered with another version than yours, so its reply is not shown. Try again; "
-        "if it happens again, tell an admin.",
-        retry_after=RETRY_SECONDS,
-    )
-
-
-def _other_base(error: BaseModelError) -> ModelServerError:
-    """What people who chat are told; the reason is for whoever runs the server."""
-    log.error("%s", error.message)
-    return ModelServerError(
-        "The model server serves another base model than Mynah; an admin finds the reason in the log. "
-        f"Try again in {RETRY_SECONDS} s.",
-        retry_after=RETRY_SECONDS,
-    )
-
-
-def _named(error: Exception) -> MynahError:
-    """An error as it goes to who asked."""
-    if isinstance(error, BaseModelError):
-        return _other_base(error)
-    if isinstance(error, MynahError):
-        return error
-    log.error("the model server answered otherwise than vLLM does", exc_info=error)
-    return ModelServerError(
-        f"The model server gave an answer that Mynah does not understand. Try again in {RETRY_SECONDS} s.",
-        retry_after=RETRY_SECONDS,
-    )

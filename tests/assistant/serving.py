@@ -37,7 +37,7 @@ def own_models(base: BaseFiles, folder: Path) -> Path:
     for path in base.folder.iterdir():
         if path.name in ("full", "nf4"):
             (target / path.name).symlink_to(path)
-        elif path.name == "base.json":
+        elif path.name in ("base.json", "probe.json"):
             shutil.copy(path, target)
         elif path.name.startswith("latents-"):
             shutil.copytree(path, target / path.name)

@@ -24,6 +24,7 @@ from assistant.engine import Ask, Draft, Engine
 from assistant.mynah import Mynah
 from assistant.vllm import ModelServer
 from assistant.vllm_base import TOLERANCE, OwnBase
+from assistant.vllm_http import RETRY_SECONDS
 from assistant.writing import Written
 from feedback.errors import BaseModelError, ModelServerError
 from feedback.types import AdapterVersion
@@ -250,7 +251,7 @@ def test_killed_in_the_middle_and_started_again(fake: FakeVllm, far: Engine, mak
     fake.kill()
     with pytest.raises(ModelServerError, match="does not answer") as caught:
         writing.result(timeout=30)
-    assert caught.value.retry_after == vllm.RETRY_SECONDS
+    assert caught.value.retry_after == RETRY_SECONDS
     for _ in range(2):
         with pytest.raises(ModelServerError, match="does not answer"):
             far.write(ask(version))
@@ -341,7 +342,7 @@ def other_model(base: BaseFiles, folder: Path) -> str:
         ({"updating": False}, "VLLM_ALLOW_RUNTIME_LORA_UPDATING"),
         ({"root": "other"}, "its weights are not those in"),
         ({"tokens": [1, 2, 3]}, "its vocabulary is another"),
-        ({"off": TOLERANCE["nf4"] + 0.1}, "nats a token more or less likely"),
+        ({"off": TOLERANCE + 0.1}, "nats a token more or less likely"),
         ({"status": {"/v1/models": 404}}, "not as vLLM does"),
         ({"status": {"/v1/completions": 400}}, "does not tell the log-probabilities"),
     ],
@@ -378,7 +379,7 @@ def test_a_mynah_that_was_refused_can_be_started_once_the_base_is_right(
 def test_a_base_whose_folder_cannot_be_seen_is_told_by_what_it_finds_likely(
     fake: FakeVllm, base_files: BaseFiles, version_files: VersionFiles, loaded_policy: Policy
 ) -> None:
-    fake.root, fake.off = "some-org/some-name", TOLERANCE["nf4"] - 0.1
+    fake.root, fake.off = "some-org/some-name", TOLERANCE - 0.1
     fresh = ModelServer(fake.url, base_files, version_files, loaded_policy)
     assert "some-org/some-name" in fresh.greet()
     fresh.close()
@@ -407,7 +408,7 @@ def test_503_with_a_time_to_come_back_and_nothing_lost(fake: FakeVllm, mynah: My
     fake.kill()
     for stream in (False, True):
         answer = http.post("/v1/chat/completions", json={**body, "stream": stream})
-        assert answer.status_code == 503 and answer.headers["Retry-After"] == str(vllm.RETRY_SECONDS)
+        assert answer.status_code == 503 and answer.headers["Retry-After"] == str(RETRY_SECONDS)
         error = answer.json()["error"]
         assert error["code"] == "model_server" and "does not answer" in error["message"]
     with pytest.raises(ModelServerError):

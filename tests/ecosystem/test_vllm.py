@@ -15,12 +15,13 @@ import httpx
 import numpy as np
 import pytest
 
-from adapters.base_model import BaseFiles, load_unquantized
+from adapters.base_model import BaseFiles, load_unquantized, prepare_base
 from adapters.decoding import Sampling
 from adapters.policy import Policy
 from adapters.versions import VersionFiles
 from assistant import vllm, vllm_base
 from assistant.engine import Ask, Engine
+from assistant.vllm import ModelServer
 from benchmarks.peers import ENVIRONMENTS, ROOT
 from feedback.errors import BaseModelError, ModelServerError
 from feedback.types import AdapterVersion
@@ -189,19 +190,21 @@ def test_drafts_are_told_apart_there_as_here(far: Engine) -> None:
 
 
 def test_another_base_is_refused(
-    server: Vllm, base_files: BaseFiles, files: VersionFiles, exact: Policy, monkeypatch: pytest.MonkeyPatch
+    server: Vllm, base_files: BaseFiles, files: VersionFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same server as seen by a Mynah whose base has two of its thirty layers changed places."""
-    monkeypatch.setattr(vllm_base, "same_weights", lambda *folders: True)
-    layers = exact.decoder.layers
+    """A Mynah whose base has two of thirty layers in each other's place does not start beside this server."""
+    model, tokenizer = load_unquantized(base_files)
+    layers = model.model.layers
     layers[14], layers[18] = layers[18], layers[14]
-    try:
-        engine = Engine(base_files, files, policy=exact, server_url=server.url)
-    finally:
-        layers[14], layers[18] = layers[18], layers[14]
-    assert engine.server is not None
+    model.save_pretrained(tmp_path / "other")
+    tokenizer.save_pretrained(tmp_path / "other")
+    other = prepare_base(str(tmp_path / "other"), tmp_path / "models", "none")
+    policy = Policy(model.requires_grad_(False), tokenizer, other.base_id)
+    with pytest.raises(BaseModelError, match="its weights are not those in"):
+        ModelServer(server.url, other, files, policy).greet()
+    monkeypatch.setattr(vllm_base, "same_weights", lambda *folders: True)  # as if the folder could not be seen
     with pytest.raises(BaseModelError, match="nats a token"):
-        engine.server.greet()
+        ModelServer(server.url, other, files, policy).greet()
 
 
 def test_the_contract_holds(server: Vllm) -> None:
