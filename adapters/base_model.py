@@ -236,9 +236,21 @@ def _default_base(models_dir: Path) -> Path:
 
 
 def _identity(full: Path, name: str, models_dir: Path) -> str:
-    """'<name>-<12 hex>' over configuration and weights. Hashing gigabytes is slow: remembered by size and date."""
+    """'<name>-<12 hex>' over configuration and weights."""
     if full.parent.parent == models_dir and full.name == "full":
         return full.parent.name
+    digest = _weights_hash(full, models_dir)
+    slug = "".join(c if c.isalnum() or c in "-_" else "-" for c in name.lower())[:60]
+    return f"{slug}-{digest}"
+
+
+def same_weights(one: Path, other: Path, models_dir: Path) -> bool:
+    """Whether two folders hold the same model: configuration and weights, byte for byte."""
+    return one.samefile(other) or _weights_hash(one, models_dir) == _weights_hash(other, models_dir)
+
+
+def _weights_hash(full: Path, models_dir: Path) -> str:
+    """12 hex digits over configuration and weights. Hashing gigabytes is slow: remembered by size and date."""
     weights = sorted(full.glob("*.safetensors"))
     stamp = {str(path): [path.stat().st_size, path.stat().st_mtime_ns] for path in [*weights, full / "config.json"]}
     memory = models_dir / "identities.json"
@@ -249,8 +261,7 @@ def _identity(full: Path, name: str, models_dir: Path) -> str:
     if key not in known:
         known[key] = sha256_json([sha256_file(path) for path in [*weights, full / "config.json"]])[:12]
         write_json(memory, known)
-    slug = "".join(c if c.isalnum() or c in "-_" else "-" for c in name.lower())[:60]
-    return f"{slug}-{known[key]}"
+    return str(known[key])
 
 
 def _quantize(full: Path, target: Path, quantize: Quantize) -> None:

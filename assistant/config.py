@@ -11,6 +11,7 @@ server runs is in settings.py; an option that was named here stays as it was nam
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
@@ -25,6 +26,7 @@ DEFAULT_BASE = "smollm2-135m-instruct"
 QUANTIZE = ("nf4", "int8", "none")
 EXECUTOR = ("local", "ray")
 SIGN_UP = ("invitation", "open")
+ENGINES = ("local", "vllm")
 
 
 def default_models_dir() -> Path:
@@ -65,6 +67,11 @@ class Config:
         metadata=about("the shared base: a folder, a hub id like org/name, or the embedded default"),
     )
     quantize: str = field(default="nf4", metadata=about(f"how the base is kept in memory: {', '.join(QUANTIZE)}"))
+    engine: str = field(
+        default="local",
+        metadata=about("what writes the replies: local, or vllm, a server of its own (docs/OPERATING.md)"),
+    )
+    vllm_url: str = field(default="http://127.0.0.1:8000", metadata=about("where that server is, with --engine vllm"))
     updates: str = field(
         default="idle",
         metadata=about("when updates start by themselves: off, idle, or a daily window like 22:00-06:00"),
@@ -131,6 +138,12 @@ class Config:
             raise InvalidInput("base_model is empty; it must be a folder, a hub id or the default.", param="base_model")
         if self.quantize not in QUANTIZE:
             raise InvalidInput(f"quantize is {self.quantize!r}; it can be {', '.join(QUANTIZE)}.", param="quantize")
+        if self.engine not in ENGINES:
+            raise InvalidInput(f"engine is {self.engine!r}; it can be {', '.join(ENGINES)}.", param="engine")
+        if not re.fullmatch(r"https?://[^\s/?#@]+/?", self.vllm_url):
+            raise InvalidInput(
+                f"vllm_url is {self.vllm_url!r}; it must be like http://127.0.0.1:8000.", param="vllm_url"
+            )
         if self.sign_up not in SIGN_UP:
             raise InvalidInput(f"sign_up is {self.sign_up!r}; it can be {', '.join(SIGN_UP)}.", param="sign_up")
         if self.executor not in EXECUTOR:

@@ -12,6 +12,9 @@ same text whatever else is being written, to the last bit where the fused 4-bit 
 batches of their own. One thread takes all steps, and each names its adapter, so people cannot mix. What goes wrong in
 one request ends that request only; a step that fails ends those who took it.
 
+With a model server (vllm.py) that server finds the tokens, and everything else stays as it is: prompts and texts, whose
+turn it is, telling drafts apart, and what the reward head looks at, which the base here reads.
+
 Left out on purpose: larger joint batches. Decoding from a quantized base is not batch-invariant there, so texts would
 depend on who else is there, and at sixteen rows two cores gain little more.
 """
@@ -24,25 +27,30 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import cast
 
 import torch
 
 from adapters.base_model import BaseFiles
-from adapters.decoding import step_together
+from adapters.decoding import Generation, step_together
 from adapters.latents import Latents, latents_for
 from adapters.policy import Policy
 from adapters.rendering import ChatMessage, Rendered
 from adapters.safety import SafetyTerm
 from adapters.versions import VersionFiles
 from assistant.cores import Cores, own_seconds
+from assistant.drafts import Drafts, LocalDrafts
 from assistant.prefixes import Prefixes
 from assistant.shelf import Shelf
 from assistant.turns import Turns
+from assistant.vllm import ModelServer
+from assistant.vllm_drafts import RemoteDrafts
 from assistant.writing import Ask, Draft, Reading, Task, Writing, Written
 from feedback.errors import Busy
 from feedback.population import Population, load_population
 
 ROOM = 32_768  # cache positions written at once; 0.75 GB on the embedded base
+SHARE = ROOM // 4  # of it for one person, where a server writes for all at once
 READ_TOKENS = 1024  # of a text that was not written here; what follows does not change its features much
 
 log = logging.getLogger("mynah.engine")
@@ -54,9 +62,18 @@ class Engine:
     """Owns the policy; everything that needs the model goes through here."""
 
     def __init__(
-        self, files: BaseFiles, versions: VersionFiles, *, max_waiting: int = 64, policy: Policy | None = None
+        self,
+        files: BaseFiles,
+        versions: VersionFiles,
+        *,
+        max_waiting: int = 64,
+        policy: Policy | None = None,
+        server_url: str | None = None,
     ) -> None:
-        """Load the base and what belongs to it. Raises BaseModelError or CorruptFile."""
+        """Load the base and what belongs to it. server_url: of a vLLM server that writes instead of the policy here.
+
+        Raises BaseModelError or CorruptFile.
+        """
         self.files, self.base_id, self.versions = files, files.base_id, versions
         self.policy = policy or Policy.load(files)
         self.renderer = self.policy.renderer
@@ -66,7 +83,8 @@ class Engine:
         self.shelf = Shelf(self.policy, versions)
         self.prefixes = Prefixes()
         self.tokens_written = 0
-        self._turns: Turns[Task] = Turns(ROOM, max_waiting)
+        self.server = ModelServer(server_url, files, versions, self.policy) if server_url else None
+        self._turns: Turns[Task] = Turns(ROOM, max_waiting, SHARE if self.server else None)
         self._errands: list[Callable[[], None]] = []
         self._wake = threading.Condition()
         self._tokenizer = threading.Lock()  # its Rust half refuses, or mixes up, two callers at once
@@ -90,14 +108,28 @@ class Engine:
             self._wake.notify_all()
         if self._thread is not None:
             self._thread.join()
+        if self.server is not None:
+            self.server.close()
 
     # ---- what callers ask for ---------------------------------------------------------------------------------------
 
     def write(self, ask: Ask) -> Writing:
-        """Queue a request. Raises InvalidInput when it does not fit the context, Busy when the queue is full."""
+        """Queue a request.
+
+        Raises InvalidInput when it does not fit the context, Busy when the queue is full, and ModelServerError while
+        the server that would write does not answer.
+        """
+        if self.server is not None:
+            self.server.require()
         writing = Writing(ask, self.render(ask.messages))
         self._join(writing)
         return writing
+
+    def begin(self, ask: Ask, prompt: Rendered) -> Drafts:
+        """The drafts of a request, about to be written; on the engine's thread. Raises CorruptFile."""
+        if self.server is None:
+            return LocalDrafts(self.policy, self.shelf, self.prefixes, ask, prompt)
+        return RemoteDrafts(self.server, self.policy, self.prefixes, ask, prompt, self._rouse)
 
     def read(self, messages: Sequence[ChatMessage], texts: Sequence[str], *, user_id: str = "") -> list[Draft]:
         """Features of texts as replies to a conversation; waits for its turn. Raises InvalidInput and Busy."""
@@ -146,6 +178,8 @@ class Engine:
             done.wait(timeout=30)
         else:
             errand()
+        if self.server is not None:
+            self.server.forget(user_id)
 
     @property
     def busy(self) -> int:
@@ -172,19 +206,25 @@ class Engine:
             if self._closing:
                 raise Busy("Mynah is shutting down; try again in a moment.", retry_after=5)
             self._turns.join(task, retry_after=math.ceil(self._usual_seconds))
+            task.rouse = self._rouse
+            self._wake.notify_all()
+
+    def _rouse(self) -> None:
+        """There is something to do."""
+        with self._wake:
             self._wake.notify_all()
 
     def _run(self) -> None:
         threads = torch.get_num_threads()
         cores = Cores(threads, own_seconds)
         while True:
+            tasks: list[Task] = []
             with self._wake:
-                while not (self._closing or self._errands or len(self._turns)):
+                while not (self._closing or self._errands or (tasks := self._turns.round(self.policy.together))):
                     self._wake.wait()
                 if self._closing:
                     break
                 errands, self._errands = self._errands, []
-                tasks = self._turns.round(self.policy.together)
             for errand in errands:
                 errand()
             if tasks and threads > 1:
@@ -199,9 +239,9 @@ class Engine:
             for task in tasks:
                 self._turn(task, partial(task.turn, self))
             return
-        writings = [task for task in tasks if isinstance(task, Writing)]  # only they have rows
+        writings = [task for task in tasks if isinstance(task, Writing)]  # only they have rows, written here
         try:
-            taken = step_together([writing.generation for writing in writings], self.policy)
+            taken = step_together([cast(Generation, writing.drafting) for writing in writings], self.policy)
         except Exception as error:
             for task in writings:
                 self._failed(task, error)
@@ -225,7 +265,7 @@ class Engine:
 
     def _end(self, task: Task, outcome: Written | Exception) -> None:
         if isinstance(task, Writing):
-            task.leave(self)
+            task.leave()
         with self._wake:
             self._turns.leave(task)
             self._last_work = time.monotonic()

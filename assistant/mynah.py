@@ -54,7 +54,8 @@ class Mynah:
         self.config, self.lock, self.store, self.files = config, lock, store, files
         self.accounts = Accounts(store, config.session_days)
         self.versions = VersionFiles(config.adapters)
-        self.engine = Engine(files, self.versions, max_waiting=config.max_waiting)
+        server_url = config.vllm_url if config.engine == "vllm" else None
+        self.engine = Engine(files, self.versions, max_waiting=config.max_waiting, server_url=server_url)
         self.limits = Limits(store, self.versions, config)
         self.learning = Learning(store, self.engine)
         self.chat = Chat(store, self.engine, self.learning, self.limits, max_tokens=config.max_tokens)
@@ -100,6 +101,8 @@ class Mynah:
             if not any(files.folder.glob(f"latents-{files.quantize}-*")):
                 progress("It answers some prompts to find how its replies differ: half a minute, the first time only.")
             mynah = cls(config, mine, store, files, numbers, executor)
+            if mynah.engine.server is not None:
+                progress(mynah.engine.server.greet())
             mynah.engine.start()
             mynah.chat.trash.start()
             if run_updates:

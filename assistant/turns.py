@@ -19,7 +19,7 @@ class Job(Protocol):
     """What is queued.
 
     positions: places in a key/value cache, over all its drafts; rows: how many of a joint step's it needs, 0 when its
-    next turn is its own; stopped: wants to leave.
+    next turn is its own; ready: a turn would find something to do; stopped: wants to leave.
     """
 
     user_id: str
@@ -27,6 +27,9 @@ class Job(Protocol):
 
     @property
     def rows(self) -> int: ...
+
+    @property
+    def ready(self) -> bool: ...
 
     @property
     def stopped(self) -> bool: ...
@@ -38,9 +41,12 @@ J = TypeVar("J", bound=Job)
 class Turns(Generic[J]):
     """Jobs that wait and jobs that run."""
 
-    def __init__(self, room: int, max_waiting: int) -> None:
-        """room: cache positions of all running jobs together (a larger one still runs, alone)."""
-        self.room, self.max_waiting = room, max_waiting
+    def __init__(self, room: int, max_waiting: int, share: int | None = None) -> None:
+        """room: cache positions of all running jobs together (a larger one still runs, alone).
+
+        share: the same for one person's, where jobs that run do not wait for a turn: None where taking turns is enough.
+        """
+        self.room, self.max_waiting, self.share = room, max_waiting, share
         self.waiting: list[J] = []
         self._running: OrderedDict[str, deque[J]] = OrderedDict()  # by person; the first is next
 
@@ -64,15 +70,16 @@ class Turns(Generic[J]):
         self.waiting.append(job)
 
     def next(self) -> J | None:
-        """Let in what there is room for; then the job whose turn it is, or None when there is none."""
+        """Let in what there is room for; then the job whose turn it is, or None when none has anything to do."""
         self._admit()
-        if not self._running:
-            return None
-        person, jobs = self._running.popitem(last=False)
-        self._running[person] = jobs
-        job = jobs.popleft()
-        jobs.append(job)
-        return job
+        for person, jobs in self._running.items():
+            job = next((job for job in jobs if job.ready), None)
+            if job is not None:
+                jobs.remove(job)
+                jobs.append(job)
+                self._running.move_to_end(person)
+                return job
+        return None
 
     def round(self, rows: int) -> list[J]:
         """The job whose turn it is, and those that can go along in a joint step of so many rows."""
@@ -100,11 +107,18 @@ class Turns(Generic[J]):
                 del self._running[job.user_id]
 
     def _admit(self) -> None:
-        while self.waiting:
+        while waiting := [job for job in self.waiting if self._may_run(job)]:
             # Stopped ones only need to be told goodbye; else whoever has least running, in order of arrival.
-            job = min(self.waiting, key=lambda j: (not j.stopped, len(self._running.get(j.user_id, ()))))
+            job = min(waiting, key=lambda j: (not j.stopped, len(self._running.get(j.user_id, ()))))
             taken = sum(other.positions for jobs in self._running.values() for other in jobs)
             if taken and taken + job.positions > self.room and not job.stopped:
                 return
             self.waiting.remove(job)
             self._running.setdefault(job.user_id, deque()).append(job)
+
+    def _may_run(self, job: J) -> bool:
+        """Whether a person's share is not taken up by what runs of theirs; a single job always may."""
+        if self.share is None or job.stopped:
+            return True
+        own = sum(other.positions for other in self._running.get(job.user_id, ()))
+        return not own or own + job.positions <= self.share

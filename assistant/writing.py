@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.decoding import Generation, Sampling
+from adapters.decoding import Sampling
 from adapters.latents import SUBJECT_TOKENS, mean_of
 from adapters.rendering import ChatMessage, Rendered
 from assistant.messages import group_of
@@ -24,6 +24,7 @@ from assistant.streaming import TextStream
 from feedback.types import AdapterVersion, Reply, new_id, now
 
 if TYPE_CHECKING:
+    from assistant.drafts import Drafts
     from assistant.engine import Engine
 
 Array = NDArray[np.float64]
@@ -117,6 +118,7 @@ class Task:
     def __init__(self, user_id: str, positions: int) -> None:
         self.user_id, self.positions = user_id, positions
         self.started = time.monotonic()
+        self.rouse: Callable[[], None] = lambda: None  # tells the engine's thread that there is something to do
         self._stop = threading.Event()
         self._over = threading.Event()
         self._written: Written | None = None
@@ -133,6 +135,11 @@ class Task:
         return 0
 
     @property
+    def ready(self) -> bool:
+        """Whether a turn would find something to do."""
+        return True
+
+    @property
     def done(self) -> bool:
         """Whether the outcome is known."""
         return self._over.is_set()
@@ -140,6 +147,7 @@ class Task:
     def stop(self) -> None:
         """End within a token; the result holds what was written so far."""
         self._stop.set()
+        self.rouse()
 
     def wait(self, timeout: float) -> bool:
         """Wait for the outcome, at most so many seconds; whether it is known now."""
@@ -175,27 +183,30 @@ class Writing(Task):
         self.ask, self.prompt = ask, prompt
         self._pieces: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
         self._streams = [TextStream(ask.stop) for _ in range(ask.copies)]
-        self._generation: Generation | None = None
-        self._adapter: str | None = None
+        self._drafting: Drafts | None = None
         self._kept: list[int] | None = None  # after narrowing
         self._alone: int | None = None  # the one draft that is left, once its text is shown
 
     @property
     def tokens(self) -> int:
         """Tokens of the longest draft so far."""
-        generation = self._generation
-        return max(map(len, generation.replies)) if generation else 0
+        return max(map(len, self._drafting.replies)) if self._drafting else 0
 
     @property
     def rows(self) -> int:
         """Drafts that only need their next token."""
-        return 0 if self.stopped or self._generation is None else self._generation.rows
+        return 0 if self.stopped or self._drafting is None else self._drafting.rows
 
     @property
-    def generation(self) -> Generation:
-        """What writes the drafts, once they are under way."""
-        assert self._generation is not None, "not under way yet"
-        return self._generation
+    def ready(self) -> bool:
+        """Whether a turn would find something to do."""
+        return self.stopped or self._drafting is None or self._drafting.ready
+
+    @property
+    def drafting(self) -> Drafts:
+        """The drafts, once they are under way."""
+        assert self._drafting is not None, "not under way yet"
+        return self._drafting
 
     def pieces(self, patience: float | None = None) -> Iterator[tuple[int, str]]:
         """(draft, new text) as it is written; raises at the end what `result` raises. For one reader only.
@@ -217,57 +228,37 @@ class Writing(Task):
         """One more token for every draft that is not finished."""
         if self.stopped:
             return self._outcome(engine)
-        if self._generation is None:
-            if self.ask.adapter is not None:
-                self._adapter = engine.shelf.take(self.ask.adapter)
-            self._generation = Generation(
-                [self.prompt.ids],
-                self.ask.copies,
-                self.ask.sampling,
-                engine.renderer.end_ids,
-                adapter=self._adapter,
-                known=engine.prefixes.find(self.user_id, self._adapter, self.prompt.ids),
-            )
-        engine.policy.use(self._adapter)
-        if self._generation.reading:
-            self._generation.read(engine.policy)
-            return None
-        first = not self._generation.replies[0]
-        written = self._generation.step(engine.policy)
-        if first:
-            engine.prefixes.keep(self.user_id, self._adapter, self._generation.prefix)
-        return self.took(engine, written)
+        if self._drafting is None:
+            self._drafting = engine.begin(self.ask, self.prompt)
+        written = self._drafting.step(engine.policy)
+        return self.took(engine, written) if written or self._drafting.done else None
 
     def took(self, engine: Engine, written: dict[int, int]) -> Written | None:
         """Go on from a step that was taken, its tokens by draft; the outcome when it was the last."""
-        assert self._generation is not None
         engine.tokens_written += len(written)
         if self.ask.stream or self.ask.stop or self._alone is not None:
             self._show(engine, written)
         if self.ask.narrow is not None and self._kept is None and self.tokens >= NARROW_AT:
             self._narrow(engine, self.ask.narrow)
-        return self._outcome(engine) if self._generation.done else None
+        return self._outcome(engine) if self.drafting.done else None
 
     def settle(self, outcome: Written | Exception) -> None:
         """Make the outcome known, to whoever reads pieces too."""
         super().settle(outcome)
         self._pieces.put(None)
 
-    def leave(self, engine: Engine) -> None:
+    def leave(self) -> None:
         """Give back what is held, whatever happened."""
-        if self._adapter is not None:
-            engine.shelf.give(self._adapter)
-            self._adapter = None
+        if self._drafting is not None:
+            self._drafting.close()
 
     def _show(self, engine: Engine, rows: dict[int, int]) -> None:
-        assert self._generation is not None
         for row in rows:
             self._push(engine, row, final=False)
-        self._generation.drop([row for row in rows if self._streams[row].cut], engine.policy.device)
+        self.drafting.drop([row for row in rows if self._streams[row].cut], engine.policy.device)
 
     def _push(self, engine: Engine, row: int, *, final: bool) -> None:
-        assert self._generation is not None
-        text = self._streams[row].push(engine.text(self._generation.replies[row]), final=final)
+        text = self._streams[row].push(engine.text(self.drafting.replies[row]), final=final)
         if text and self.ask.stream:
             self._pieces.put((row, text))
         elif text and row == self._alone:
@@ -275,9 +266,8 @@ class Writing(Task):
 
     def _narrow(self, engine: Engine, narrow: Callable[[Sequence[Draft]], Sequence[int]]) -> None:
         """Go on with the chosen drafts only."""
-        assert self._generation is not None
         self._kept = list(narrow(self._drafts(engine, final=False)))
-        self._generation.drop(set(range(self.ask.copies)) - set(self._kept), engine.policy.device)
+        self.drafting.drop(set(range(self.ask.copies)) - set(self._kept), engine.policy.device)
         if len(self._kept) == 1:
             (self._alone,) = self._kept
             shown = self._streams[self._alone].shown
@@ -285,7 +275,7 @@ class Writing(Task):
                 self._pieces.put((0, shown))
 
     def _outcome(self, engine: Engine) -> Written:
-        if self._generation is None or not self._generation.replies[0]:  # stopped before the first token
+        if self._drafting is None or not self._drafting.replies[0]:  # stopped before the first token
             latent = np.zeros(len(engine.latents.directions))
             drafts = [Draft("", [], False, "length", latent, 0.0) for _ in range(self.ask.copies)]
             return Written(drafts, len(self.prompt.ids), self.prompt.dropped)
@@ -298,15 +288,14 @@ class Writing(Task):
 
     def _drafts(self, engine: Engine, *, final: bool) -> list[Draft]:
         """All drafts as they are now."""
-        generation = self._generation
-        assert generation is not None
-        means = generation.trunk_means().double().cpu().numpy()
-        prompt_mean = generation.prompt_means(SUBJECT_TOKENS)[0].double().cpu().numpy()
+        drafting = self.drafting
+        means = drafting.trunk_means().double().cpu().numpy()
+        prompt_mean = drafting.prompt_means(SUBJECT_TOKENS)[0].double().cpu().numpy()
         latents, subjects = engine.latents.features(means), engine.latents.subject(prompt_mean, means)
         drafts = []
-        for row, ids in enumerate(generation.replies):
-            self._push(engine, row, final=final or generation.ended[row])
-            stream, ended = self._streams[row], generation.ended[row]
+        for row, ids in enumerate(drafting.replies):
+            self._push(engine, row, final=final or drafting.ended[row])
+            stream, ended = self._streams[row], drafting.ended[row]
             finish: Literal["stop", "length"] = "stop" if ended or stream.cut else "length"
             drafts.append(Draft(stream.shown, ids, ended, finish, latents[row], float(subjects[row])))
         return drafts

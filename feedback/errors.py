@@ -71,6 +71,12 @@ class OverQuota(Busy):
     code = "insufficient_quota"
 
 
+class ModelServerError(Busy):
+    """The server that writes the replies does not answer, or not as asked; nothing of what it said is shown."""
+
+    code = "model_server"
+
+
 class NotSaved(MynahError, OSError):
     """The disk refused: nothing was kept, and the answer says so."""
 

@@ -23,6 +23,7 @@ from feedback.errors import (
     CorruptFile,
     ExportFailed,
     InvalidInput,
+    ModelServerError,
     MynahError,
     NotFound,
     NotSaved,
@@ -44,6 +45,7 @@ STATUS: dict[type[MynahError], int] = {
     BaseModelError: 503,
     CorruptFile: 503,
     ExportFailed: 503,
+    ModelServerError: 503,
     NotSaved: 507,
 }
 _TYPES = {401: "authentication_error", 404: "not_found_error", 409: "conflict_error", 429: "rate_limit_error"}

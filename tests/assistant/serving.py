@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -41,7 +42,7 @@ def own_models(base: BaseFiles, folder: Path) -> Path:
     for path in base.folder.iterdir():
         if path.name in ("full", "nf4"):
             (target / path.name).symlink_to(path)
-        elif path.name == "base.json":
+        elif path.name in ("base.json", "probe.json"):
             shutil.copy(path, target)
         elif path.name.startswith("latents-"):
             shutil.copytree(path, target / path.name)
@@ -49,7 +50,10 @@ def own_models(base: BaseFiles, folder: Path) -> Path:
 
 
 def settings(models: Path, data: Path, gate: dict[str, Any] = OPEN_GATE, **changes: Any) -> Config:
-    """A Config for tests: no updates by themselves, a free port, tiny updates."""
+    """A Config for tests: no updates by themselves, a free port, tiny updates.
+
+    MYNAH_TEST_VLLM_URL lets a vLLM server write (tests/ecosystem/test_vllm.py).
+    """
     numbers = data.with_name(f"{data.name}-update.json")
     numbers.write_text(json.dumps(tiny_numbers(gate)))
     given = {
@@ -63,6 +67,8 @@ def settings(models: Path, data: Path, gate: dict[str, Any] = OPEN_GATE, **chang
         "requests_per_minute": 100_000,
         "updates_per_day": 1000,
     }
+    if url := os.environ.get("MYNAH_TEST_VLLM_URL"):
+        given |= {"engine": "vllm", "vllm_url": url}
     return Config.build({**given, **changes}, {})
 
 

@@ -36,6 +36,11 @@ def test_an_empty_variable_counts_as_not_set() -> None:
     [
         ({"port": 70000}, ("port", "70000", "0 to 65535")),
         ({"quantize": "fp4"}, ("quantize", "fp4", "nf4, int8, none")),
+        ({"engine": "tgi"}, ("engine", "tgi", "local, vllm")),
+        *(
+            ({"vllm_url": url}, ("vllm_url", url, "http://127.0.0.1:8000"))
+            for url in ("127.0.0.1:8000", "ftp://x", "http://", "http://me:key@x", "http://x/v1", "http://x y")
+        ),
         ({"updates": "25:00-26:00"}, ("updates", "25:00-26:00", "off, idle")),
         ({"updates": "22:00-22:00"}, ("updates", "22:00-22:00", "length")),
         ({"labels_per_update": 3}, ("labels_per_update", "3", "10 to 10000")),

@@ -18,10 +18,11 @@ class Piece:
     positions: int = 10
     stopped: bool = False
     rows: int = 0
+    ready: bool = True
 
 
-def queue(*jobs: Piece, room: int = 1000, most: int = 16) -> Turns[Piece]:
-    turns: Turns[Piece] = Turns(room, most)
+def queue(*jobs: Piece, room: int = 1000, most: int = 16, share: int | None = None) -> Turns[Piece]:
+    turns: Turns[Piece] = Turns(room, most, share)
     for job in jobs:
         turns.join(job, retry_after=3)
     return turns
@@ -48,6 +49,28 @@ def test_a_job_larger_than_the_room_runs_alone() -> None:
     large, small = Piece("ada", 500), Piece("bob", 10)
     turns = queue(large, small, room=100)
     assert {turns.next() for _ in range(4)} == {large}
+
+
+def test_a_job_with_nothing_to_do_gets_no_turn_and_loses_none() -> None:
+    first, second, other = Piece("ada", ready=False), Piece("ada"), Piece("bob")
+    turns = queue(first, second, other)
+    assert [turns.next() for _ in range(4)] == [second, other, second, other]
+    second.ready = other.ready = False
+    assert turns.next() is None and turns.round(8) == [] and len(turns) == 3
+    first.ready = True
+    assert turns.next() is first
+
+
+def test_one_person_runs_no_more_than_a_share_and_others_go_by() -> None:
+    mine = [Piece("ada", 30) for _ in range(4)]
+    turns = queue(*mine, room=100, share=60)
+    assert {turns.next() for _ in range(6)} == set(mine[:2])
+    turns.join(other := Piece("bob", 40), retry_after=3)
+    assert {turns.next() for _ in range(6)} == {*mine[:2], other}
+    turns.leave(mine[0])
+    assert {turns.next() for _ in range(6)} == {*mine[1:3], other}
+    large = queue(Piece("cy", 90), room=100, share=60)
+    assert large.next() is not None, "a single job always may"
 
 
 def test_a_stopped_one_leaves_at_once_however_full_it_is() -> None:

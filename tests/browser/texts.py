@@ -27,7 +27,7 @@ MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 SERVICES = [
     *(f"assistant/{name}.py" for name in (
         "accounts", "administration", "attempts", "chat", "config", "engine", "joining", "learning", "limits",
-        "messages", "preview", "requests", "schedule", "settings", "trainer", "turns", "updates",
+        "messages", "preview", "requests", "schedule", "settings", "trainer", "turns", "updates", "vllm", "vllm_http",
     )),
     *(f"assistant/ui/{name}.py" for name in ("admin_page", "chat_page", "events", "live", "my_assistant", "verdicts")),
     *(f"assistant/ui/{name}.py" for name in ("session", "side_routes", "sign_in")),
@@ -85,6 +85,7 @@ NEVER = {
     'verdict is {}; it can be "neither" or left out.',
     "weight is {}; it can be -1 to 1, or null.",
     "base_model is empty; it must be a folder, a hub id or the default.",
+    "engine is {}; it can be {}.",
     "host is {}; it must be an address or a host name.",
     "max_tokens is {}; it can be 1 to {}.",
     "n is {}; it can be 1 to {}.",
@@ -92,6 +93,10 @@ NEVER = {
     "seed is {}; it can be 0 to 2**63 - 1.",
     "sign_up is {}; it can be {}.",
     "update_config is {}; there is no such file.",
+    "vllm_url is {}; it must be like http://127.0.0.1:8000.",
+    "{} answered {} to GET /v1/models, not as vLLM does; --vllm-url must be where a vLLM server is.",
+    "The model server at {} serves {}, which cannot write for {}: {}. Start it with {} (docs/OPERATING.md has the "
+    "command), or start Mynah with its base.",
     'messages must be a list that is not empty: [{"role": "user", "content": ".."}].',
     "{} must be an object with role and content.",
     "{}.content has a part of type {}; only text is read.",
