@@ -9,8 +9,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,12 +111,22 @@ def alone(path: Path, *, wait: bool = False) -> Iterator[bool]:
         yield True
 
 
-def sweep(folder: Path) -> list[str]:
-    """Remove what killed writers left below a folder; the names of what went."""
-    debris = [path for path in folder.rglob(f"{TEMPORARY}*") if path.exists()]
+def sweep(folder: Path, older: float = 0.0) -> list[str]:
+    """Remove what killed writers left below a folder; the names of what went. older: only what nobody has touched for
+    so many seconds, where others may be writing."""
+    newest = time.time() - older if older else math.inf
+    debris = [path for path in folder.rglob(f"{TEMPORARY}*") if _touched(path) <= newest]
     for path in debris:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
     return [str(path.relative_to(folder)) for path in debris]
+
+
+def _touched(path: Path) -> float:
+    """When a file or folder was changed last, in seconds since 1970; inf when it has just gone."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return math.inf

@@ -191,8 +191,9 @@ def ppo_update(
     """Train a loaded adapter on-policy; returns the figures of every batch, those before a resume included.
 
     prompts: token ids; used in a shuffled order, again from the start when they run out. value_head: needed for "gae",
-    fitted beforehand; it goes on learning here. on_batch: gets the number of finished batches; what it raises ends the
-    run and passes through, with the checkpoint in place.
+    fitted beforehand; it goes on learning here. on_batch: gets the number of finished batches, after a resume first
+    that of the newest, which an earlier call may not have told of; what it raises ends the run and passes through, with
+    the checkpoint in place.
     """
     if config.advantage == "gae" and value_head is None:
         raise InvalidInput("ppo.advantage is 'gae', which needs a value head.", param="advantage")
@@ -216,6 +217,8 @@ def ppo_update(
         kl_coef, history = saved.numbers["kl_coef"], [PPOStats(**stats) for stats in saved.numbers["history"]]
 
     try:
+        if history:
+            on_batch(len(history), history[-1])
         for batch in range(len(history), config.batches):
             started = time.perf_counter()
             random = np.random.default_rng([seed, batch])

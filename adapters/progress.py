@@ -101,6 +101,10 @@ class Journal:
         """One figure over the steps of a stage."""
         return [row[name] for row in self.rows if row["stage"] == stage and name in row]
 
+    def steps(self, stage: Stage, without: str = "") -> list[int]:
+        """The steps of a stage that were told of; without: not those with this figure."""
+        return [row["step"] for row in self.rows if row["stage"] == stage and without not in row]
+
     def close(self, state: str, reason: str) -> None:
         """Publish how the process ended."""
         self.state(state, reason)

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from adapters.decoding import Sampling
-from adapters.files import alone, whole_folder, write_json
+from adapters.files import alone, sweep, whole_folder, write_json
 from adapters.gate import Comparison, Sample, draw_sample, has_finite_weights, run_gate
 from adapters.gate_set import GateFiles
 from adapters.job import JobSpec, PoolJob
@@ -51,6 +51,7 @@ SCALINGS = 2  # at most, after a stage
 SPARE = 0.2  # of the room up to the gate's bounds of form: what half of the replies must leave, so that all pass
 LEAST_SHARE = 0.85  # of that: a candidate that falls shorter goes further the same way
 WINS = ("win_rate/head", "win_rate/judge")  # against the base, by the head that was learned from and by the judge
+STALE = 3600.0  # seconds after which a draft in the shared pool is a killed worker's, not another data folder's
 KL_PROMPTS = 8  # gate prompts to estimate a KL on before anything is written
 
 
@@ -137,7 +138,8 @@ class Update:
         score = scorer(self.reward, known, config.max_tokens)
 
         def on_batch(done: int, stats: PPOStats) -> None:
-            self.run.tell("ppo", 0.85 * done / config.batches, done, stats.as_metrics())
+            share, told = 0.85 * done / config.batches, done in self.run.journal.steps("ppo")
+            self.run.tell("ppo", share, *(() if told else (done, stats.as_metrics())))
 
         ppo_update(
             self.policy,
@@ -155,6 +157,8 @@ class Update:
     def gate(self) -> None:
         """Judge the candidate and leave the result; the checks come last."""
         self.run.tell("gate", 0.0)
+        if self.sample is None and has_finite_weights(self.policy, ADAPTER):
+            self.sample = self._with_rest(self._half(0))  # as they were drawn before the kill: the verdict is the same
         checks = run_gate(
             self.policy,
             ADAPTER,
@@ -223,7 +227,7 @@ class Update:
                 self.sample = self._completed(half)
                 metrics = self._win_rates(self.sample)
             self.halves[stage] = half
-            steps = [row["step"] for row in self.run.journal.rows if row["stage"] == stage]
+            steps = self.run.journal.steps(stage, without="win_rate/head")  # this very line, before a kill
             self.run.tell(stage, 1.0, max(steps, default=0) + 1, metrics)
         with whole_folder(self.run.checkpoint / stage) as draft:
             fill(draft, self.policy.adapter_state(ADAPTER), self.policy.lora_config(), {})
@@ -344,6 +348,7 @@ def prepare_shared(run: JobRun, policy: Policy, job: JobSpec | PoolJob) -> tuple
     """Make sure that what all updates on a base share is there."""
     pool, gate = shared_files(job, policy.split)
     with _in_turn(run, job.base.folder / "pool.lock"):
+        sweep(job.base.folder / "pool", older=STALE)
         pool.build(policy, lambda share: run.tell("pool", 0.75 * share))
         gate.build(policy, lambda share: run.tell("pool", 0.75 + 0.2 * share))
     return pool, gate

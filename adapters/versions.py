@@ -95,6 +95,8 @@ def fill(draft: Path, state: dict[str, Tensor], lora_config: LoraConfig, about: 
     """Write the files of a version into an empty folder, the manifest last."""
     save_file(state, draft / WEIGHTS, metadata={"format": "pt"})
     lora_config.save_pretrained(str(draft))
+    described = read_json(draft / CONFIG)  # PEFT keeps a set, whose order is another in every process
+    write_json(draft / CONFIG, described | {"target_modules": sorted(described["target_modules"])})
     write_json(draft / ABOUT, about)
     seal(draft)
 

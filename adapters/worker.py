@@ -33,6 +33,7 @@ from typing import Literal
 from adapters.base_model import describe
 from adapters.files import alone, sweep
 from adapters.job import JobSpec, PoolJob, UpdateConfig, pool_ready, read_job, settle, write_job, write_pool_job
+from adapters.memory import TOO_LITTLE, ran_out
 from adapters.policy import Policy
 from adapters.progress import Cancelled, JobRun, Journal, Pace, Paused, Stage
 from adapters.update import ADAPTER, Update, prepare_shared, shared_files
@@ -75,18 +76,27 @@ def run_job(folder: Path, policy: Policy | None = None) -> Outcome:
             outcome = "paused"
         except Cancelled:
             outcome = "cancelled"
-        except MynahError as error:
-            reason = error.message
-        except OSError as error:
-            outcome, reason = "failed", f"The disk refused ({error.strerror or error}); free some space and try again."
         except Exception as error:  # the process is the boundary: whatever it was, the person gets a sentence
-            traceback.print_exc()
-            outcome, reason = "failed", f"The update met something unexpected ({type(error).__name__}: {error})."
+            reason = _reason(error)
+            if not isinstance(error, MynahError):  # else it is as it was: refused until the job is this machine's
+                outcome = "failed"
         finally:
             if policy is not None and ADAPTER in policy.adapters:
                 policy.drop_adapter(ADAPTER)
         (journal or Journal(folder, Pace({}))).close(outcome, reason)
         return outcome
+
+
+def _reason(error: Exception) -> str:
+    """Why it failed, for the person whose update it was."""
+    if ran_out(error):
+        return TOO_LITTLE
+    if isinstance(error, MynahError):
+        return error.message
+    if isinstance(error, OSError):
+        return f"The disk refused ({error.strerror or error}); free some space and try again."
+    traceback.print_exc()
+    return f"The update met something unexpected ({type(error).__name__}: {error})."
 
 
 def _expected_seconds(job: JobSpec | PoolJob) -> dict[Stage, float]:

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from adapters.base_model import BaseFiles
 from adapters.job import JobSpec, UpdateConfig, pool_ready, write_job, write_pool_job
+from adapters.memory import TOO_LITTLE, says_so
 from adapters.rendering import ChatMessage
 from adapters.versions import VersionFiles
 from assistant import worker_process as worker
@@ -25,7 +26,7 @@ from assistant.config import Config
 from assistant.engine import Engine
 from assistant.executor import Executor, LocalExecutor
 from assistant.learning import Learning
-from assistant.worker_process import Report, read_report
+from assistant.worker_process import Report, last_words, read_report
 from feedback.errors import MynahError, NotFound, NotSaved
 from feedback.store import Store
 from feedback.types import LIVE_STATES, Update
@@ -98,13 +99,15 @@ class Trainer:
         process = self._executor.start(job)
         while (code := process.wait(POLL_SECONDS)) is None:
             if self._stop.is_set() or give_way() or self.chatting():
-                code = process.pause(PATIENCE_SECONDS)
-                break
+                process.pause(PATIENCE_SECONDS)
+                remove(job)
+                return True
             process.give_way(self.chatting())
-        if code == worker.FAILED:
-            log.warning("The shared pool was not built: %s", read_report(job).reason)
+        if code not in (worker.DONE, worker.PAUSED):
+            self._crashes[POOL_JOB] += 1
+            log.warning("The shared pool was not built (exit code %s): %s", code, read_report(job).reason)
         remove(job)
-        return code != worker.FAILED
+        return code != worker.FAILED and self._crashes[POOL_JOB] < MAX_CRASHES
 
     def chatting(self) -> bool:
         """Whether somebody is using the model, or just was."""
@@ -195,7 +198,7 @@ class Trainer:
         elif code in (worker.PAUSED, worker.OCCUPIED) or self._stop.is_set():
             self._store.versions.set_state(update.id, "paused", "It goes on where it stopped.")
         elif code == worker.FAILED:
-            self._fail(update, read_report(job).reason or "Training failed.")
+            self._fail(update, read_report(job).reason or _guessed(self._last_words(update)))
         else:
             self._crashed(update, code, lost)
 
@@ -212,6 +215,13 @@ class Trainer:
         else:
             self._fail(update, f"{how}, {MAX_CRASHES} times; there may be too little memory.")
 
+    def _last_words(self, update: Update) -> str:
+        """The end of the log of a worker that could not say why it ended; the operator is told its last line."""
+        words = last_words(self._jobs / update.id)
+        last = words.rpartition("\n")[2][:200] or "nothing"
+        log.warning("The worker of update %s ended without a reason; the last it wrote: %s", update.id, last)
+        return words
+
     def _fail(self, update: Update, reason: str) -> None:
         log.warning("Update %s failed: %s", update.id, reason)
         self._store.versions.set_state(update.id, "failed", reason)
@@ -223,3 +233,8 @@ class Trainer:
             return self._store.versions.update(update.user_id, update.id)
         except NotFound:
             return replace(update, state="cancelled")
+
+
+def _guessed(words: str) -> str:
+    """Why a worker failed that could not say so itself; words: the end of its log."""
+    return TOO_LITTLE if says_so(words) else "Training ended before it could say why; the server's log tells more."

@@ -20,6 +20,7 @@ import psutil
 from assistant.cores import Cores
 
 ROOT = Path(__file__).resolve().parent.parent
+FIRST_TO_GO = 500  # as if it took half of the machine's memory more than it does
 DONE, FAILED, PAUSED, CANCELLED, OCCUPIED, REFUSED = 0, 1, 3, 4, 5, 6  # exit codes of adapters.worker
 LOST = 7  # and of whoever runs it elsewhere: nobody knows
 
@@ -60,6 +61,8 @@ class WorkerProcess:
             )
         with contextlib.suppress(psutil.Error, OSError):
             psutil.Process(self._process.pid).nice(nice)
+            # Linux: where memory runs out, training is what has to end, not the server; it goes on from its checkpoint.
+            Path(f"/proc/{self._process.pid}/oom_score_adj").write_text(str(FIRST_TO_GO))
         (job / "pid").write_text(str(self._process.pid))
         self._own = Cores(threads, self._own_seconds)
 
@@ -135,6 +138,14 @@ def read_report(job: Path) -> Report:
     progress = float(status.get("progress") or latest.get("progress", 0.0))
     eta = status.get("eta_seconds", latest.get("eta_seconds"))
     return Report(progress, None if eta is None else float(eta), metrics, str(status.get("reason") or ""))
+
+
+def last_words(job: Path) -> str:
+    """The end of what a worker left in its log, where it could not say anything in words: causes come before the last
+    line."""
+    with contextlib.suppress(OSError):
+        return (job / "worker.log").read_text("utf-8", "replace").strip()[-4000:]
+    return ""
 
 
 def end_stale(job: Path) -> None:

@@ -31,6 +31,23 @@ TINY: dict[str, Any] = {
     "own_replies": 2,
 }
 
+# As little as can be told apart, for tests that run the real worker many times.
+SMALL: dict[str, Any] = {
+    "pool": {"prompts": 2, "replies": 2, "max_tokens": 4, "chunk": 1},
+    "ppo": {"batches": 2, "prompts": 2, "replies": 2, "max_tokens": 4, "epochs": 1, "minibatches": 1},
+    "gate": {
+        "measured": {
+            "prompts": 1,
+            "replies": 2,
+            "provoking": 1,
+            "provoking_replies": 1,
+            "questions": 2,
+            "max_tokens": 4,
+        }
+    },
+    "own_replies": 2,
+}
+
 
 def own_base(base: BaseFiles, folder: Path) -> BaseFiles:
     """The same weights with a folder of their own for the pool, so that tests leave nothing beside the real base."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -63,3 +64,11 @@ def test_sweep_removes_what_killed_writers_left(tmp_path: Path) -> None:
     (tmp_path / "kept" / "file").write_text("")
     assert len(sweep(tmp_path)) >= 2
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*")) == ["kept", "kept/file"]
+
+
+def test_sweep_leaves_others_what_they_are_writing(tmp_path: Path) -> None:
+    for name, age in (("left", 7200), ("written", 10)):
+        (tmp_path / f"{TEMPORARY}{name}").write_text("")
+        os.utime(tmp_path / f"{TEMPORARY}{name}", (time.time() - age,) * 2)
+    assert sweep(tmp_path, older=3600) == [f"{TEMPORARY}left"]
+    assert os.listdir(tmp_path) == [f"{TEMPORARY}written"]

@@ -15,6 +15,7 @@ import pytest
 
 from adapters.base_model import BaseFiles
 from adapters.job import UpdateConfig
+from assistant import trainer
 from assistant.chat import ChatRequest
 from assistant.config import Config
 from assistant.mynah import Mynah
@@ -23,6 +24,7 @@ from assistant.worker_process import read_report
 from feedback.errors import Conflict, CorruptFile, InvalidInput, NotFound, TooFewLabels
 from feedback.types import Update, User
 from tests.assistant.serving import PASSWORD, SHUT_GATE, open_mynah, own_models, settings, teach, tiny_numbers, wait_for
+from tests.deaths.moments import Lines
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +184,28 @@ def test_a_defect_ends_its_update_with_a_reason(
     assert ended.state == "failed" and "ZeroDivisionError" in ended.reason
     assert "for the test" in caplog.text
     assert list(mynah.config.jobs.iterdir()) == []
+
+
+def test_a_worker_that_cannot_even_start_says_what_is_known(
+    mynah: Mynah, user: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    for failure, told in (("MemoryError", "too little memory"), ("ValueError('so')", "before it could say why")):
+        (tmp_path / "torch.py").write_text(f"raise {failure}")
+        ended = mynah.updates.run_here(user)
+        assert ended.state == "failed" and told in ended.reason
+    assert "the last it wrote: ValueError: so" in caplog.text
+
+
+def test_a_pool_whose_workers_crash_is_given_up(mynah: Mynah, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer, "CHATTING_SECONDS", 0.0)
+    numbers = replace(mynah.updates.numbers, pool=replace(mynah.updates.numbers.pool, seed=99))
+    for name, value in Lines(("adapters/worker.py",)).environment(tmp_path / "count", 1).items():
+        monkeypatch.setenv(name, value)
+    with closing(updates_of(mynah)) as updates:
+        built = [updates._trainer.build_pool(numbers, lambda: False) for _ in range(trainer.MAX_CRASHES)]
+    assert built == [True, True, False], "tried again, but not for ever"
+    assert not (mynah.config.jobs / "pool").exists()
 
 
 def test_too_few_labels_say_how_many_are_missing(mynah: Mynah) -> None:

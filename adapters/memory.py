@@ -1,0 +1,32 @@
+"""Whether something went wrong for want of memory, which every library says in words of its own."""
+
+from __future__ import annotations
+
+import errno
+
+import torch
+
+TOO_LITTLE = (
+    "There was too little memory to train; close other programs or give the machine more, then ask for a new update."
+)
+
+
+def ran_out(error: BaseException | None) -> bool:
+    """Whether memory is behind an error, or behind what caused it."""
+    if error is None:
+        return False
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    return known or says_so(str(error)) or ran_out(error.__cause__ or error.__context__)
+
+
+def says_so(words: str) -> bool:
+    """Whether the words of an error are those of too little memory."""
+    known = (
+        "can't allocate memory",
+        "Cannot allocate memory",
+        "MemoryError",
+        "bad_alloc",
+        "out of memory",
+        "failed to map",
+    )
+    return any(each in words for each in known)
