@@ -116,10 +116,13 @@ def test_a_taste_that_no_trait_names_is_learned_through_words() -> None:
 
 
 def test_a_taste_that_a_trait_names_loses_nothing() -> None:
-    """Four points of a hundred are the tolerance, where the trait alone is right in 98 and the words are the same."""
+    """Five points of a hundred are the tolerance here, where a trait counts just these words and is right in 98 alone.
+
+    On replies of the base the difference is half a point (LOG.md).
+    """
     for count in (5, 20):
         heard, deaf = gain(YOU, count)
-        assert heard > deaf - 0.04
+        assert heard > deaf - 0.05
 
 
 def digest() -> str:
