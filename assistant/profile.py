@@ -4,7 +4,8 @@ Weights of the head are logits of a click per standard deviation of a trait. Wha
 a share of STRONGEST, the strongest taste that people have for a single trait. At 1, of two replies that differ by one
 standard deviation in this trait and in nothing else, the right one is clicked in about nine cases of ten.
 
-Pure functions; only named traits appear here, because nobody can read a latent feature.
+Pure functions; only named traits appear here, because nobody can read a latent feature or the rate of "the". They count
+all the same (feedback/vocabulary.py).
 """
 
 from __future__ import annotations

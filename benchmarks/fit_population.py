@@ -3,7 +3,7 @@
     python -m benchmarks.fit_population            measure base replies, write the file
 
 Center and scale are the mean of each trait over base replies and its standard deviation among replies to one prompt.
-The constants of the prior were chosen with `python -m benchmarks.head --tune`, on the TUNE tastes alone (LOG.md).
+The constants of the prior were chosen with `python -m benchmarks.head --tune`, on its tastes alone (LOG.md).
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from adapters.files import sha256_json, write_json
+from adapters.files import sha256_file, sha256_json, write_json
 from benchmarks.base_replies import Drafts, Draw, base_replies
-from feedback.population import FILE
+from feedback.population import FILE, MEASURED
 from feedback.reward_head import Array
-from feedback.traits import BUMP_NAMES, TRAIT_NAMES, measure
+from feedback.traits import measure
+from feedback.vocabulary import FILE as VOCABULARY
 
 DRAW = Draw("pool", 0, 60, 8)
 FLOOR = 0.1  # of a scale: what the base never does (emoji) must not count as a thousand standard deviations
 PRIOR: dict[str, Any] = {
     "trait_sd": 0.1,
     "bump_sd": 0.1,
-    "latent_sd": 0.05,
+    "word_sd": 0.025,
+    "latent_sd": 0.025,
+    "heard": 12,
     "tie": 0.5,
     "threshold_sd": 3.0,
     "shrink": 0.03,
@@ -45,7 +48,8 @@ def main() -> None:
     """Measure and write."""
     center, scale = scales(base_replies(DRAW))
     content = {
-        "names": [*TRAIT_NAMES, *BUMP_NAMES],
+        "names": MEASURED,
+        "vocabulary": sha256_file(VOCABULARY),
         "center": np.round(center, 5).tolist(),
         "scale": np.round(scale, 5).tolist(),
         "prior": PRIOR,

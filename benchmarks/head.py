@@ -1,13 +1,15 @@
 """How soon the reward head knows a taste, and how long a click takes to reach it.
 
-    python -m benchmarks.head             the REPORT tastes on the report prompts, three seeds, and the latency
+    python -m benchmarks.head             tastes kept for this on the report prompts, three seeds, and the latency
     python -m benchmarks.head --quick     the same on fewer replies, one seed
-    python -m benchmarks.head --tune      the TUNE tastes on pool prompts: what constants may be chosen on
+    python -m benchmarks.head --tune      the other tastes on pool prompts: what constants may be chosen on
 
-Simulated people (benchmarks/people.py) read base replies to shipped prompts and act: a thumb, a pair or a ranking of
-four, in turn by chance. Other prompts judge. Pair accuracy: of two replies to one prompt that are no tie to the
-person, the head names the better one. Wins: the head picks one of 16 drafts, and the person, without noise, compares it
-with base replies to the same prompt; equally good ones count half, and a broken reply loses to a sound one.
+Simulated people (benchmarks/people.py) read base replies to shipped prompts and act: a ranking of four, a pair and a
+thumb in turn, or rankings alone. Other prompts judge. Pair accuracy: of two replies to one prompt that are no tie to
+the person, the head names the better one. Wins: the head picks one of 16 drafts, and the person, without noise,
+compares it with base replies to the same prompt; equally good ones count half, and a broken reply loses to a sound one.
+Calibration error: how far the head's chances for a click lie from the rates at which the person clicks so, over ten
+bins of chance. Some people like what traits were made for, others what no trait was made for; both are told.
 
 A taste that turns: after 120 acts by one taste the person goes on with another. Pair accuracy for the new one after
 10 to 80 acts more, as the product fits (old acts fade, feedback/fading.py), with all acts counting alike, and by the
@@ -40,7 +42,7 @@ from assistant.heads import Heads
 from benchmarks.base_replies import Drafts, Draw, base_replies, texts_of
 from benchmarks.clicks import SHOWN, TURNS, Kind, as_drafts
 from benchmarks.judging import Interval, interval
-from benchmarks.people import REPORT, TUNE, Person, Taste, make_person
+from benchmarks.people import REPORT, TUNE, UNNAMED_REPORT, UNNAMED_TUNE, Person, Taste, make_person
 from benchmarks.work import RESULTS, commit, machine
 from feedback.fading import fit_fading
 from feedback.labels import ranking_preference, thumb_preference
@@ -54,6 +56,16 @@ TURNS_AFTER, SINCE = 120, (10, 20, 40, 80)
 LATENCY_LABELS = (10, 30, 100, 300, 1000)
 DRAFTS = 16  # the rest of an evaluation prompt's replies are what the choice is compared with
 LEARN = Draw("pool", 0, 60, 8)
+RANKINGS: tuple[Kind, ...] = ("ranking",)
+GROUPS = {"all": {*TUNE, *REPORT, *UNNAMED_TUNE, *UNNAMED_REPORT}, "unnamed": {*UNNAMED_TUNE, *UNNAMED_REPORT}}
+GROUPS["named"] = GROUPS["all"] - GROUPS["unnamed"]
+FIGURES = {
+    "accuracy": "pair accuracy",
+    "ranked_accuracy": "… from rankings",
+    "wins": f"best of {DRAFTS} wins",
+    "calibration": "calibration error",
+}
+BINS = 10
 
 
 @dataclass(frozen=True)
@@ -67,9 +79,9 @@ class Plan:
 
 
 PLANS = {
-    "full": Plan(REPORT, Draw("report", 0, 120, 24, stride=3), 3),
+    "full": Plan(REPORT | UNNAMED_REPORT, Draw("report", 0, 120, 24, stride=3), 3),
     "quick": Plan(REPORT, Draw("report", 0, 120, 18, stride=15), 1),
-    "tune": Plan(TUNE, Draw("pool", 60, 90, 18), 4),
+    "tune": Plan(TUNE | UNNAMED_TUNE, Draw("pool", 60, 90, 18), 4),
 }
 
 
@@ -89,18 +101,25 @@ class Learned:
     labels: int
     accuracy: float
     wins: float
+    calibration: float
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One person's figures. oracle: wins of the best draft by the taste itself; looks: every seed's heads."""
+    """One person's figures. oracle: wins of the best draft by the taste itself.
+
+    looks: every seed's heads from acts of all kinds; ranked: those from as many rankings of four.
+    """
 
     oracle: float
     looks: list[Learned]
+    ranked: list[Learned]
 
-    def mean(self, field: str, labels: int) -> float:
-        """Mean of a figure over seeds."""
-        return fmean(getattr(look, field) for look in self.looks if look.labels == labels)
+    def mean(self, figure: str, labels: int) -> float:
+        """Mean of a figure over seeds; "ranked_…" is that from rankings."""
+        field = figure.removeprefix("ranked_")
+        looks = self.looks if field == figure else self.ranked
+        return fmean(getattr(look, field) for look in looks if look.labels == labels)
 
 
 def read_judged(drafts: Sequence[Drafts], population: Population) -> Judged:
@@ -148,6 +167,7 @@ class Judge:
         worth = np.array([[person.utility(text) for text in texts] for texts in judged.texts])
         gaps = worth[:, :, None] - worth[:, None, :]
         self._judged, self._clear = judged, gaps > person.tie
+        self._clicked = 1 / (1 + np.exp(-gaps[self._clear] / person.scale))  # how often the better one is clicked
         # A broken reply loses to a sound one whatever it says; among broken ones nothing is earned.
         self._standing = np.where(judged.broken, worth.min() - 1.0, worth)
         self.oracle = self._wins(self._standing)
@@ -156,7 +176,17 @@ class Judge:
         """Pair accuracy, and how often the best draft by the head beats the base."""
         scores = self._judged.features @ head.mean
         right = _half_ties(scores[:, :, None] - scores[:, None, :])[self._clear].mean()
-        return Learned(labels, float(right), self._wins(np.where(self._judged.broken, -np.inf, scores)))
+        wins = self._wins(np.where(self._judged.broken, -np.inf, scores))
+        return Learned(labels, float(right), wins, self._calibration(head))
+
+    def _calibration(self, head: RewardHead) -> float:
+        """Mean distance, over bins of the chance that the head gives to the likelier click, from how often it comes."""
+        prompts, better, worse = np.nonzero(self._clear)
+        chance = head.prefer(self._judged.features[prompts, better], self._judged.features[prompts, worse])
+        clicked = np.where(chance < 0.5, 1 - self._clicked, self._clicked)
+        chance = np.maximum(chance, 1 - chance)
+        place = np.minimum((chance * 2 - 1) * BINS, BINS - 1).astype(int)
+        return float(np.abs(np.bincount(place, chance - clicked, BINS)).sum() / len(chance))
 
     def _wins(self, scores: Array) -> float:
         best = scores[:, :DRAFTS].argmax(1)
@@ -176,26 +206,28 @@ def run(plan: Plan, population: Population) -> dict[str, Outcome]:
     judged = read_judged(drafts, population)
     people: dict[str, Outcome] = {}
     for name, taste in plan.tastes.items():
-        looks: list[Learned] = []
+        looks: dict[tuple[Kind, ...], list[Learned]] = {plan.kinds: [], RANKINGS: []}
         for seed in range(plan.seeds):
-            person = make_person(name, taste, texts_of(learn), seed)
-            judge = Judge(person, judged)
-            acts = simulate(person, learn, rows, plan.kinds, max(LABELS), seed)
-            looks += [judge.look(fit_fading(acts[:count], population.prior), count) for count in LABELS]
-        people[name] = Outcome(judge.oracle, looks)
+            for kinds, found in looks.items():
+                person = make_person(name, taste, texts_of(learn), seed)
+                judge = Judge(person, judged)
+                acts = simulate(person, learn, rows, kinds, max(LABELS), seed)
+                found += [judge.look(fit_fading(acts[:count], population.prior), count) for count in LABELS]
+        people[name] = Outcome(judge.oracle, looks[plan.kinds], looks[RANKINGS])
     return people
 
 
-def over_people(people: dict[str, Outcome], field: str, labels: int) -> Interval:
-    """Mean of a figure over people, seeds averaged first, with its 95% interval over people."""
-    return interval([outcome.mean(field, labels) for outcome in people.values()])
+def over_people(people: dict[str, Outcome], figure: str, labels: int, group: str = "all") -> Interval:
+    """Mean of a figure over the people of a group, seeds averaged first, with its 95% interval over people."""
+    return interval([outcome.mean(figure, labels) for name, outcome in people.items() if name in GROUPS[group]])
 
 
 def turned(plan: Plan, population: Population) -> dict[str, dict[int, Interval]]:
     """Pair accuracy for a taste that took another's place: how it is fitted → acts since → over tastes."""
     learn = base_replies(LEARN)
     rows = [population.features(each.texts, each.latent) for each in learn]
-    judged, names, prior = read_judged(base_replies(plan.judged), population), list(plan.tastes), population.prior
+    judged, prior = read_judged(base_replies(plan.judged), population), population.prior
+    names = [name for name in plan.tastes if name in GROUPS["named"]]
     found: dict[str, dict[int, list[float]]] = {how: {since: [] for since in SINCE} for how in HOW_FITTED}
     for place, name in enumerate(names):
         new = names[(place + len(names) // 2) % len(names)]
@@ -266,6 +298,11 @@ def _stored_acts(
         yield partial(store.acts.add, user.id, form, {}, names, DEFAULT_BASE, fields)
 
 
+def groups_of(people: dict[str, Outcome]) -> list[str]:
+    """The groups that have somebody."""
+    return [group for group, members in GROUPS.items() if members & set(people)]
+
+
 def report(
     plan: Plan, people: dict[str, Outcome], turns: dict[str, dict[int, Interval]], taken: dict[int, list[float]]
 ) -> str:
@@ -274,13 +311,15 @@ def report(
         f"{len(people)} tastes, {plan.seeds} seeds; acts: {', '.join(plan.kinds)} in turn; 95% intervals over tastes"
     ]
     lines.append(f"{'labels':20s}" + "".join(f"{labels:>22d}" for labels in LABELS))
-    for field, title in (("accuracy", "pair accuracy"), ("wins", f"best of {DRAFTS} wins")):
-        cells = (f"{over_people(people, field, labels)!s:>22s}" for labels in LABELS)
-        lines.append(f"{title:20s}" + "".join(cells))
+    for group in groups_of(people):
+        lines.append(f"  {group}: {len(GROUPS[group] & set(people))} tastes")
+        for figure, title in FIGURES.items():
+            cells = (f"{over_people(people, figure, labels, group)!s:>22s}" for labels in LABELS)
+            lines.append(f"{title:20s}" + "".join(cells))
     lines.append(f"{'the taste itself':20s}{interval([each.oracle for each in people.values()])!s:>22s}")
     for name, outcome in people.items():
-        wins = (f"{outcome.mean('wins', labels):22.1%}" for labels in LABELS)
-        lines.append(f"  {name:18s}" + "".join(wins) + f"   of {outcome.oracle:.1%}")
+        cells = (f"{outcome.mean('accuracy', n):15.1%}{outcome.mean('wins', n):7.1%}" for n in LABELS)
+        lines.append(f"  {name:18s}" + "".join(cells) + f"   of {outcome.oracle:.1%}")
     lines.append(f"{f'turned after {TURNS_AFTER}':20s}" + "".join(f"{since:>22d}" for since in SINCE))
     lines += [f"  {how:18s}" + "".join(f"{each!s:>22s}" for each in by.values()) for how, by in turns.items()]
     lines.append(
@@ -294,14 +333,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--quick", action="store_const", const="quick", dest="plan", help="fewer replies, one seed")
-    form.add_argument("--tune", action="store_const", const="tune", dest="plan", help="the TUNE tastes")
+    form.add_argument("--tune", action="store_const", const="tune", dest="plan", help="on what constants may be chosen")
     name = parser.parse_args().plan or "full"
     plan, population = PLANS[name], load_population(LATENTS)
     people, turns, taken = run(plan, population), turned(plan, population), latency(population)
     print(report(plan, people, turns, taken))
     summary = {
-        field: {str(labels): asdict(over_people(people, field, labels)) for labels in LABELS}
-        for field in ("accuracy", "wins")
+        group: {
+            figure: {str(labels): asdict(over_people(people, figure, labels, group)) for labels in LABELS}
+            for figure in FIGURES
+        }
+        for group in groups_of(people)
     }
     write_json(
         RESULTS / ("head.json" if name == "full" else f"head-{name}.json"),

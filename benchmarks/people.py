@@ -2,7 +2,8 @@
 
 A taste is a function of the text that the learner never sees. It is written with its own word lists and formulas, not
 with the traits of `feedback.traits`, and at least half of the tastes are no single trait: mixtures, targets, content.
-Tastes are split: the TUNE ones chose the constants in this repository, the REPORT ones make the figures.
+Tastes are split: the TUNE ones chose the constants in this repository, the REPORT ones make the figures. The UNNAMED
+ones are of families that no named trait was made for.
 
 Clicks follow Bradley-Terry (pairs), Plackett-Luce (rankings) and a logistic around the person's own threshold
 (thumbs), with the noise set so that about one pair in ten comes out wrong.
@@ -52,6 +53,27 @@ def _mean_word(text: str) -> float:
 
 def _first_sentence(text: str) -> str:
     return re.split(r"(?<=[.!?])\s|\n", text.strip(), maxsplit=1)[0]
+
+
+def _share_like(text: str, pattern: str, cap: float) -> float:
+    """Share of the words that look like the pattern, at most `cap`, as a share of `cap`."""
+    words = _words(text)
+    return min(sum(bool(re.fullmatch(pattern, word)) for word in words) / max(len(words), 8), cap) / cap
+
+
+def _sentences(text: str) -> list[str]:
+    return [piece.strip() for piece in re.split(r"(?<=[.!?])\s+|\n+", text) if _words(piece)]
+
+
+def _share_of_sentences(text: str, beginning: str) -> float:
+    """Share of the sentences that begin like the pattern."""
+    sentences = _sentences(text)
+    return sum(bool(re.match(beginning, each, re.IGNORECASE)) for each in sentences) / max(len(sentences), 1)
+
+
+def _unevenness(text: str) -> float:
+    """Standard deviation of the logarithms of the sentences' lengths in words."""
+    return float(np.std([math.log(len(_words(each)) + 1) for each in _sentences(text)] or [0.0]))
 
 
 # ---- tastes that were used to choose constants --------------------------------------------------------------------
@@ -159,6 +181,126 @@ REPORT: dict[str, Taste] = {
             "may might could perhaps possibly generally usually often sometimes various several many",
             0.08,
         )
+    ),
+}
+
+# ---- tastes that no trait names -----------------------------------------------------------------------------------
+
+# Constants that are for such people are chosen on these: families that the traits of feedback.traits have no list for.
+UNNAMED_TUNE: dict[str, Taste] = {
+    "opinions": lambda t: (
+        _share(t, "think believe opinion view views agree consider suppose wonder idea ideas matter matters", 0.06)
+        + 0.6 * _count(t, r"\b(i think|i believe|in my (view|opinion)|i('d| would) say)\b", 1)
+    ),
+    "easy_going": lambda t: _share(
+        t, "really just pretty kind lot lots thing things stuff okay actually well basically bit guess even quite", 0.07
+    ),
+    "doing_words": lambda t: _share_like(t, r"[a-z]{2,}ing", 0.10),
+    "no_adverbs": lambda t: -_share_like(t, r"[a-z]{2,}ly", 0.08),
+    "at_school": lambda t: _share(
+        t,
+        "student students learn learning learned teach teaching teacher school class lesson lessons course education "
+        "study studying knowledge skill skills understand understanding subject practice read reading",
+        0.07,
+    ),
+    "state_and_law": lambda t: _share(
+        t,
+        "government law laws rights state states public policy legal court police political politics power war "
+        "president citizens nation national leader leaders freedom order",
+        0.06,
+    ),
+    "dashes_and_colons": lambda t: _count(t, r"[;:\u2013\u2014]|\s-\s|\w-\w", 4),
+    "asks_what_and_how": lambda t: _share(t, "who what when where which how whose whether", 0.08),
+    "counting": lambda t: (
+        _share(t, "one two three four five six seven eight nine ten hundred thousand million half both several", 0.06)
+        - 0.4 * _share(t, "some many few various much", 0.05)
+    ),
+    "varied_starts": lambda t: -_share_of_sentences(t, r"(the|it|this|there|these|that)\b"),
+    "solving": lambda t: (
+        _share(
+            t,
+            "problem problems issue issues solution solutions solve fix error errors improve challenge challenges "
+            "difficult difficulty handle deal resolve effective",
+            0.06,
+        )
+        - 0.2 * math.log(len(_words(t)) + 6)
+    ),
+    "talk_of_talk": lambda t: (
+        _share(
+            t,
+            "say says said tell told ask asked call called speak speaking talk word words name names language "
+            "message letter write writing describe describes explain",
+            0.07,
+        )
+        + 0.3 * _count(t, r"[\"\u201c]", 2)
+    ),
+    "together": lambda t: _share(
+        t,
+        "together team share shared sharing group community join everyone each other others both common support",
+        0.06,
+    ),
+    "mind_over_matter": lambda t: (
+        _share(
+            t,
+            "mind thought thoughts idea imagine imagination dream dreams soul spirit life meaning truth wisdom "
+            "purpose belief faith self memory",
+            0.06,
+        )
+        - 0.4 * _count(t, r"\d+", 4)
+    ),
+    "good_or_bad": lambda t: _share(
+        t, "good bad better worse right wrong best worst important great poor useful", 0.06
+    ),
+    "whole_and_part": lambda t: (
+        _share(t, "part parts whole piece pieces section element elements type types kind set form forms main", 0.07)
+        + 0.3 * _near(math.log(len(_words(t)) + 1), math.log(50), 0.3)
+    ),
+}
+
+# Written before anything was tuned on the tastes above, from other families again; looked at once.
+UNNAMED_REPORT: dict[str, Taste] = {
+    "when": lambda t: (
+        _share(
+            t,
+            "time times today now day days week month months year years hour hours minute minutes morning evening "
+            "night century early late soon later ago date season moment",
+            0.07,
+        )
+        + 0.4 * _count(t, r"\b(1[5-9]|20)\d\d\b", 1)
+    ),
+    "comparing": lambda t: (
+        _share(
+            t, "more less most least than better best worse larger smaller higher lower similar same different", 0.07
+        )
+        + 0.4 * _count(t, r"\b(compared (to|with)|as \w+ as|rather than|the same)\b", 1)
+    ),
+    "no_abstractions": lambda t: (
+        -_share_like(t, r"[a-z]{3,}(tion|sion|ment|ness|ity|ance|ence|ism)s?", 0.12)
+        + 0.4 * _share(t, "hand water house stone bread wood table door street paper metal glass box wall", 0.04)
+    ),
+    "defining": lambda t: (
+        _count(t, r"\b(is|are) (a|an|the)\b|\b(refers? to|known as|defined as|means|called|a (type|kind) of)\b", 3)
+        - 0.3 * _share(t, "i me my you your we our", 0.08)
+    ),
+    "where": lambda t: (
+        _share(
+            t,
+            "place places city country world house home room street road here there outside inside around near far "
+            "above below under between across north south east west area region map land building",
+            0.06,
+        )
+        + 0.4 * _count(t, r"\b(in|at|from|to) [A-Z][a-z]{2,}", 2)
+    ),
+    "in_motion": lambda t: _share(
+        t,
+        "go goes going went come comes coming came move moves moving walk walking run running bring carry push pull "
+        "turn reach fall fell rise jump travel return follow leave left enter pass cross throw climb",
+        0.06,
+    ),
+    "even_pace": lambda t: -_unevenness(t) + 0.2 * math.log(_sentence_count(t)),
+    "looking_ahead": lambda t: (
+        _share(t, "will would shall future plan plans next tomorrow soon expect goal goals become ahead new", 0.07)
+        + 0.4 * _count(t, r"\b(going to|in order to|so that|want to|hope to)\b", 1)
     ),
 }
 

@@ -18,9 +18,11 @@ import numpy as np
 
 from feedback.reward_head import Array, Prior
 from feedback.traits import BUMP_NAMES, TRAIT_NAMES, measure
+from feedback.vocabulary import WORD_NAMES
 
 FILE = Path(__file__).resolve().parent.parent / "data" / "population.json"
 CLIP = 4.0  # standard deviations; beyond them a trait is just "very much"
+MEASURED = (*TRAIT_NAMES, *BUMP_NAMES, *WORD_NAMES)  # of a text alone
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,11 @@ class Population:
     """Feature scaling and prior for one width of latent features.
 
     version: changes whenever features or prior do; a head kept under another version is refitted. D = traits + bumps +
-    latents.
+    words + latents.
     """
 
     version: str
-    center: Array  # (traits + bumps,)
+    center: Array  # (traits + bumps + words,)
     scale: Array
     prior: Prior
     latents: int
@@ -40,7 +42,7 @@ class Population:
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the D features."""
-        return (*TRAIT_NAMES, *BUMP_NAMES, *(f"latent_{i}" for i in range(self.latents)))
+        return (*MEASURED, *(f"latent_{i}" for i in range(self.latents)))
 
     def features(self, texts: Sequence[str], latents: Array) -> Array:
         """Feature rows of replies: texts and their (N, latents) latent features → (N, D)."""
@@ -61,17 +63,17 @@ class Population:
 def load_population(latents: int) -> Population:
     """The shipped population for a number of latent features."""
     raw = json.loads(FILE.read_text("utf-8"))
-    names = (*TRAIT_NAMES, *BUMP_NAMES)
-    assert tuple(raw["names"]) == names, "data/population.json is older than feedback/traits.py; refit it"
+    assert tuple(raw["names"]) == MEASURED, "data/population.json is older than what is measured; refit it"
     widths = raw["prior"]
     sd = np.array(
         [widths["trait_sd"]] * len(TRAIT_NAMES)
         + [widths["bump_sd"]] * len(BUMP_NAMES)
+        + [widths["word_sd"]] * len(WORD_NAMES)
         + [widths["latent_sd"]] * latents
     )
     mean = np.zeros(len(sd))
     for name, value in widths["mean"].items():
-        mean[names.index(name)] = value
+        mean[MEASURED.index(name)] = value
     prior = Prior(
         mean,
         sd,
@@ -79,5 +81,7 @@ def load_population(latents: int) -> Population:
         threshold_sd=widths["threshold_sd"],
         shrink=widths["shrink"],
         width_steps=widths["width_steps"],
+        quiet=len(WORD_NAMES) + latents,
+        heard=widths["heard"],
     )
     return Population(f"{raw['version']}/{latents}", np.array(raw["center"]), np.array(raw["scale"]), prior, latents)

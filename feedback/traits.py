@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from feedback import words
 from feedback.reading import EMOJI, Reading, repeated_share
+from feedback.vocabulary import measure_words
 
 __all__ = ["BUMP_NAMES", "SCALES", "TRAITS", "TRAIT_NAMES", "Reading", "Scale", "Trait", "measure", "repeated_share"]
 
@@ -284,11 +285,10 @@ SCALES: tuple[Scale, ...] = (
 
 
 def measure(text: str) -> list[float]:
-    """All traits of a text, in the order of TRAITS, then all bumps, in the order of SCALES."""
+    """All traits of a text, in the order of TRAITS, then all bumps, in the order of SCALES, then the WORD_NAMES."""
     reading = Reading(text)
-    return [trait.measure(reading) for trait in TRAITS.values()] + [
-        value for scale in SCALES for value in scale.bumps(reading)
-    ]
+    named = [trait.measure(reading) for trait in TRAITS.values()]
+    return [*named, *(value for scale in SCALES for value in scale.bumps(reading)), *measure_words(reading)]
 
 
 TRAIT_NAMES: tuple[str, ...] = tuple(TRAITS)

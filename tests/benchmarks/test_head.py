@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -73,8 +75,22 @@ def test_acts_of_a_simulated_person_teach_the_taste(judge: Judge) -> None:
 
 def test_seeds_are_averaged_before_people() -> None:
     people = {
-        "a": Outcome(1.0, [Learned(10, 0.6, 0.5), Learned(10, 0.8, 0.7), Learned(30, 0.0, 0.0)]),
-        "b": Outcome(1.0, [Learned(10, 0.9, 0.9)]),
+        "short": Outcome(1.0, [learned(0.6), learned(0.8), Learned(30, 0.0, 0.0, 0.0)], [learned(0.5)]),
+        "when": Outcome(1.0, [learned(0.9)], [learned(1.0)]),
     }
     accuracy = over_people(people, "accuracy", 10)
     assert accuracy.mean == pytest.approx(0.8) and accuracy.count == 2
+    assert over_people(people, "ranked_accuracy", 10).mean == pytest.approx(0.75)
+    assert over_people(people, "accuracy", 10, "unnamed").mean == pytest.approx(0.9)
+
+
+def learned(accuracy: float) -> Learned:
+    """Figures of a head after ten labels."""
+    return Learned(10, accuracy, 0.5, 0.0)
+
+
+def test_a_head_is_calibrated_when_its_chances_are_the_rates_of_clicks(judge: Judge) -> None:
+    """Of heads that know the order and differ in how strongly they hold it, the best is neither shy nor bold."""
+    errors = [judge.look(replace(head_for(w), cov=1e-6 * np.eye(WIDTH)), 0).calibration for w in (-0.01, -3.0, -90.0)]
+    assert errors[0] > 0.2 and errors[2] > 0.05
+    assert errors[1] < min(errors[0], errors[2])

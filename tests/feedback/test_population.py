@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -9,11 +10,14 @@ import pytest
 
 from feedback.population import CLIP, FILE, load_population
 from feedback.traits import BUMP_NAMES, TRAIT_NAMES, measure
+from feedback.vocabulary import FILE as VOCABULARY
+from feedback.vocabulary import WORD_NAMES
 
 
 def test_the_shipped_file_fits_the_traits() -> None:
     raw = json.loads(FILE.read_text("utf-8"))
-    assert raw["names"] == [*TRAIT_NAMES, *BUMP_NAMES]
+    assert raw["names"] == [*TRAIT_NAMES, *BUMP_NAMES, *WORD_NAMES]
+    assert raw["vocabulary"] == hashlib.sha256(VOCABULARY.read_bytes()).hexdigest()
     assert len(raw["center"]) == len(raw["scale"]) == len(raw["names"])
     assert np.isfinite(raw["center"]).all() and min(raw["scale"]) > 0
 

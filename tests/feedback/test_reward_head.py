@@ -71,7 +71,7 @@ def test_a_ranking_counts_as_its_choices_not_as_all_pairs() -> None:
     rows = np.array([[2.0], [1.0], [0.0]])
     w = np.array([0.4])
     prior = Prior(np.zeros(1), np.ones(1))
-    value = _Evidence([ranking(rows, (0,), (1,), (2,))], prior).at(np.append(w, 0.0)).value
+    value = _Evidence([ranking(rows, (0,), (1,), (2,))], prior, 1).at(np.append(w, 0.0)).value
     first = math.exp(0.8) / (math.exp(0.8) + math.exp(0.4) + 1)
     second = math.exp(0.4) / (math.exp(0.4) + 1)
     assert value == pytest.approx(math.log(first) + math.log(second))
@@ -86,7 +86,7 @@ PLAIN_ONE = Prior(np.zeros(1), np.ones(1), width_steps=0)
 
 
 def test_a_pair_is_the_ranking_of_two() -> None:
-    two = _Evidence([pair(UNIT[0], UNIT[1])], PLAIN).at(np.arange(WIDTH + 1.0))
+    two = _Evidence([pair(UNIT[0], UNIT[1])], PLAIN, WIDTH).at(np.arange(WIDTH + 1.0))
     assert two.value == pytest.approx(-math.log(1 + math.exp(1.0)))  # u = (0, 1): the worse one is ahead by 1
 
 
@@ -140,7 +140,7 @@ def test_a_correction_holds_against_clicks_and_is_no_label() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_gradient_and_curvature_are_those_of_the_likelihood(seed: int) -> None:
     prior = replace(PLAIN, tie=0.7)
-    evidence = _Evidence(some_acts(12, seed), prior)
+    evidence = _Evidence(some_acts(12, seed), prior, WIDTH)
     at = np.random.default_rng(seed).normal(size=WIDTH + 1)
     point, step = evidence.at(at), 1e-5
     shifted = [(evidence.at(at + step * e), evidence.at(at - step * e)) for e in np.eye(WIDTH + 1)]
@@ -153,7 +153,7 @@ def test_the_fit_is_a_mode() -> None:
     acts = some_acts(40, 1)
     head = fit(acts, PLAIN)
     weights = np.append(head.mean, head.threshold)
-    pull = _Evidence(acts, PLAIN).at(weights).gradient
+    pull = _Evidence(acts, PLAIN, WIDTH).at(weights).gradient
     widths = np.append(PLAIN.sd, PLAIN.threshold_sd)
     assert np.abs(pull - weights / widths**2).max() < 0.02
 
@@ -196,6 +196,43 @@ def test_learned_widths_find_few_causes_among_many() -> None:
     seeds = range(5)
     assert np.mean([angle(taught(true, 12, seed, learned)) for seed in seeds]) > 0.85
     assert np.mean([angle(taught(true, 12, seed, fixed)) for seed in seeds]) < 0.7
+
+
+def test_a_quiet_feature_is_heard_only_when_the_acts_speak_for_it() -> None:
+    width, quiet = 44, 40
+    prior = Prior(np.zeros(width), np.full(width, 0.03), quiet=quiet, heard=5)
+    true = np.zeros(width)
+    true[20] = 3.0
+    head = taught(true, 30, 1, prior)
+    assert head.mean[20] / np.linalg.norm(head.mean) > 0.9
+    unheard = np.flatnonzero(head.mean[-quiet:] == 0.0) + width - quiet
+    assert len(unheard) >= quiet - prior.heard
+    # those without a part in the fit are believed to be what they were before
+    assert np.array_equal(head.cov[np.ix_(unheard, unheard)], np.diag(prior.sd[unheard] ** 2))
+    deaf = taught(true, 30, 1, replace(prior, heard=0))
+    assert not deaf.mean[-quiet:].any()
+
+
+def test_what_the_acts_speak_for_is_the_slope_of_the_evidence() -> None:
+    """One pair, one quiet feature, d apart: the gradient at 0 is d/2 and the curvature d²/4, so nothing; twice the
+    same says (2 · d/2)² - 2 · d²/4."""
+    prior = Prior(np.zeros(2), np.ones(2), quiet=1)
+    once = pair(np.array([0.0, 3.0]), np.array([0.0, 0.0]))
+    at = np.zeros(2)
+    assert _Evidence([once], prior, 1).spoken_for(at) == pytest.approx([0.0])
+    assert _Evidence([once, once], prior, 1).spoken_for(at) == pytest.approx([4.5])
+
+
+@pytest.mark.parametrize("quiet", [3, 4])
+def test_all_heard_is_the_fit_of_all(quiet: int) -> None:
+    """With room for every feature and none left out, only the order of the steps differs."""
+    acts = some_acts(40, 3)
+    plain = fit(acts, PLAIN)
+    heard = fit(acts, replace(PLAIN, quiet=quiet, heard=WIDTH))
+    kept = heard.mean != 0
+    assert kept[: WIDTH - quiet].all()
+    if kept.all():
+        assert np.allclose(heard.mean, plain.mean, atol=1e-4) and np.allclose(heard.cov, plain.cov, atol=1e-4)
 
 
 def test_preference_probability_is_sensible() -> None:

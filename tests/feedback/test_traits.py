@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from feedback.traits import BUMP_NAMES, SCALES, TRAIT_NAMES, TRAITS, Reading, measure, repeated_share
+from feedback.vocabulary import WORD_NAMES
 
 # For every trait: a text with more of it, and a text with less.
 EXAMPLES = {
@@ -131,7 +132,7 @@ def test_bumps_peak_at_their_centers(scale: object) -> None:
 
 
 def test_measures_come_in_a_fixed_order() -> None:
-    measured = dict(zip((*TRAIT_NAMES, *BUMP_NAMES), measure("One two three four."), strict=True))
+    measured = dict(zip((*TRAIT_NAMES, *BUMP_NAMES, *WORD_NAMES), measure("One two three four."), strict=True))
     assert measured["length"] == pytest.approx(math.log(5))
     assert measured["words~4"] == pytest.approx(1.0) and measured["sentences~1"] == pytest.approx(1.0)
     assert all(re.fullmatch(r"[a-z_]+~\d+", name) for name in BUMP_NAMES)
@@ -152,7 +153,7 @@ def test_repetition_by_hand() -> None:
 @example("\u202e\u200b\x00\x1b[31m")
 def test_any_text_measures_finite(text: str) -> None:
     measured = measure(text)
-    assert len(measured) == len(TRAIT_NAMES) + len(BUMP_NAMES)
+    assert len(measured) == len(TRAIT_NAMES) + len(BUMP_NAMES) + len(WORD_NAMES)
     assert all(math.isfinite(number) for number in measured)
 
 
