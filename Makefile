@@ -9,7 +9,7 @@ TRL := .cache/ecosystem/trl
 RAY := .cache/ecosystem/ray
 VLLM := .cache/ecosystem/vllm
 
-.PHONY: setup run test test-ecosystem soak lint demo bench bench-speed screenshots lock clean
+.PHONY: setup run test test-ecosystem soak lint demo bench bench-learning bench-speed screenshots lock clean
 
 setup: $(STAMP)
 
@@ -82,11 +82,14 @@ bench-speed: setup $(LLAMA_CPP)/.made $(TRL)/.made
 demo: setup  ## the whole loop without a browser, for simulated people, with a report
 	$(BIN)/python -m benchmarks.demo
 
-bench: setup  ## every figure in README
+bench-learning: setup  ## how well it learns: heads from few and from rough clicks, trials, updates
 	$(BIN)/python -m benchmarks.head
+	$(BIN)/python -m benchmarks.rough_clicks
 	$(BIN)/python -m benchmarks.probation
-	$(BIN)/python -m benchmarks.footprint
 	$(BIN)/python -m benchmarks.personalize
+
+bench: bench-learning bench-speed  ## every figure in README
+	$(BIN)/python -m benchmarks.footprint
 	sh deploy/install-chromium.sh
 	$(BIN)/python -m benchmarks.browser_load
 
