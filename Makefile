@@ -8,8 +8,9 @@ LLAMA_CPP := .cache/ecosystem/llama.cpp
 TRL := .cache/ecosystem/trl
 RAY := .cache/ecosystem/ray
 VLLM := .cache/ecosystem/vllm
+AUDIT := .cache/audit
 
-.PHONY: setup run test test-ecosystem soak lint demo bench bench-learning bench-speed screenshots lock clean
+.PHONY: setup run test test-ecosystem soak lint audit demo bench bench-learning bench-speed bench-endurance screenshots lock clean
 
 setup: $(STAMP)
 
@@ -75,9 +76,22 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+audit: $(AUDIT)/.made  ## known weaknesses of what is locked; asks PyPI's list of them over the network
+	$(AUDIT)/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes --requirement requirements.lock
+	$(AUDIT)/bin/pip-audit --strict --progress-spinner off --disable-pip --no-deps --requirement deploy/torch.txt
+
+$(AUDIT)/.made:
+	$(PYTHON) -m venv $(AUDIT)
+	$(AUDIT)/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.9.0
+	touch $@
+
 # How fast it writes and trains, against transformers, PEFT, llama.cpp (compiled first: minutes) and TRL in the same run.
 bench-speed: setup $(LLAMA_CPP)/.made $(TRL)/.made
 	$(BIN)/python -m benchmarks.speed
+
+# A day of forty people, compressed into minutes: what a server's memory grows by.
+bench-endurance: setup
+	$(BIN)/python -m benchmarks.endurance
 
 demo: setup  ## the whole loop without a browser, for simulated people, with a report
 	$(BIN)/python -m benchmarks.demo

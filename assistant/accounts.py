@@ -15,7 +15,6 @@ import secrets
 import time
 import unicodedata
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 from argon2 import PasswordHasher
@@ -24,7 +23,7 @@ from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from assistant.attempts import Attempts, place_of
 from feedback.errors import InvalidInput, NotFound, NotSignedIn
 from feedback.store import Store
-from feedback.types import ApiKey, User
+from feedback.types import ApiKey, User, after
 
 MAX_NAME, MIN_PASSWORD, MAX_PASSWORD = 64, 8, 1024
 KEY_PREFIX = "mynah-"
@@ -90,10 +89,7 @@ class Accounts:
     def open_session(self, user: User) -> str:
         """A session token for somebody who has just shown who they are."""
         token = secrets.token_urlsafe(32)
-        expires = datetime.now(UTC) + timedelta(days=self._days)
-        self._people.add_session(
-            digest(token), user.id, expires.isoformat(timespec="microseconds").replace("+00:00", "Z")
-        )
+        self._people.add_session(digest(token), user.id, after(self._days * 86_400))
         return token
 
     def session_user(self, token: str) -> User | None:

@@ -15,6 +15,7 @@ from assistant.config import Config
 from assistant.lock import describe, holder
 from feedback.errors import CorruptFile, MynahError
 from feedback.store import Store
+from feedback.store.database import copies_of
 
 LOW_DISK = 500 * 2**20
 
@@ -91,6 +92,8 @@ def _database(store: Store) -> Iterator[Finding]:
         yield Finding("the database is sound")
     else:
         yield Finding(f"the database is damaged: {verdict.splitlines()[0]}", "restore a backup into an empty folder")
+    for copy in copies_of(store.database.path) if store.database.path else ():
+        yield Finding(f"{copy.name} is the database from before an upgrade; the next deletion takes it along")
     if not any(user.admin for user in store.people.all()):
         yield Finding(
             "there is no admin", "`app.py serve` makes one, or `app.py user add NAME --admin --password-stdin`"

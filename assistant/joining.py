@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 
 from assistant.accounts import Accounts, check_name, check_password, digest
 from assistant.attempts import Attempts, place_of
@@ -17,7 +16,7 @@ from assistant.messages import check_text
 from assistant.settings import Settings
 from feedback.errors import NotFound
 from feedback.store import Store
-from feedback.types import Invitation, User
+from feedback.types import Invitation, User, after
 
 DAYS = 7  # an invitation stays open
 PER_ADDRESS, ALTOGETHER = 10, 100  # attempts in a quarter of an hour
@@ -40,9 +39,8 @@ class Joining:
         """A new invitation and its secret, which is never shown again. note: whom it is for, for admins to read."""
         note = check_text(note, "The note", "note", limit=MAX_NOTE).strip() if note.strip() else ""
         token = secrets.token_urlsafe(32)
-        expires = (datetime.now(UTC) + timedelta(days=DAYS)).isoformat(timespec="microseconds").replace("+00:00", "Z")
         with self._store.database.transaction():
-            invitation = self._store.server.invite(digest(token), note, admin.id, expires)
+            invitation = self._store.server.invite(digest(token), note, admin.id, after(DAYS * 86_400))
             self._store.server.note(admin.id, "invited somebody", invitation=invitation.id)
         return invitation, token
 

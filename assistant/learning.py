@@ -324,7 +324,7 @@ class Learning:
         """The same act, after no trace of what it took back is left in files. The person's lock is not held: the
         engine may be waiting for it."""
         delete_weights(self._engine, user.id, gone)
-        self._store.database.checkpoint()
+        self._store.database.leave_no_trace()
         return ack
 
     def _ack(self, user: User, feedback_id: str, before: Sequence[TraitView], began: float) -> Ack:

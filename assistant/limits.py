@@ -11,7 +11,6 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 
 from adapters.versions import VersionFiles
 from assistant.attempts import Attempts
@@ -19,16 +18,16 @@ from assistant.config import Config
 from assistant.usage import folder_bytes, size
 from feedback.errors import OverQuota
 from feedback.store import Store
-from feedback.types import User, stamp
+from feedback.types import User, after, now, seconds_since
 
 MINUTE = 60.0
-DAY = timedelta(days=1)
+DAY = 86_400.0
 MEASURED_FOR = 60.0  # seconds that a size is believed before everything is added up again
 FREED_AFTER = 180  # seconds until the room of a deleted chat is there again (trash.py), with a little to spare
 
 
 class Limits:
-    """Everybody's limits. clock: seconds that only grow; today: the time of day, in UTC."""
+    """Everybody's limits. clock: seconds that only grow."""
 
     def __init__(
         self,
@@ -36,10 +35,9 @@ class Limits:
         versions: VersionFiles,
         config: Config,
         clock: Callable[[], float] = time.monotonic,
-        today: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store, self._versions = store, versions
-        self._clock, self._today = clock, today
+        self._clock = clock
         self._room, self._updates = config.storage_mb * 10**6, config.updates_per_day
         most = config.requests_per_minute
         words = f"You asked {most} times within a minute, as often as one person may here"
@@ -70,13 +68,12 @@ class Limits:
             )
 
     def training_wait(self, user_id: str) -> float:
-        """Seconds until another update may begin, 0 for now."""
-        today = self._today()
-        begun = self._store.versions.begun_since(user_id, stamp(today - DAY))
+        """Seconds until another update may begin, 0 for now. What the clock says will begin (it was put back) does not
+        count: nobody waits longer than a day."""
+        begun = self._store.versions.begun_between(user_id, after(-DAY), now())
         if len(begun) < self._updates:
             return 0.0
-        oldest = datetime.fromisoformat(begun[-self._updates])
-        return max((oldest + DAY - today).total_seconds(), 1.0)
+        return max(DAY - seconds_since(begun[-self._updates]), 1.0)
 
     def forget(self, user_id: str) -> None:
         """What a person keeps has changed a lot."""

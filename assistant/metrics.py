@@ -6,7 +6,6 @@ Names and help texts stand in one table each. Left out on purpose: anything that
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
@@ -32,7 +31,6 @@ class Traffic:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.started = time.time()
         self.requests: Counter[tuple[str, int]] = Counter()
         self.seconds = 0.0
         self.clicks = 0

@@ -20,8 +20,9 @@ versions of which the gate let about one in five pass wrongly (LOG.md). Altogeth
 in 20% of trials, one that wins 60% in 3%, one that wins 35% in 78% (benchmarks/probation.py).
 
 Somebody who is not asked to compare is judged by thumbs: each on a reply of the version, in the order given, is set
-against one on a reply from before the trial, the newest first. Liked against disliked is a win, the other way round a
-loss, and two alike are a tie (Wald 1947, "Sequential Analysis", on two double dichotomies). So the same rule holds.
+against one on a reply by the one before, given before the first of those, the newest first. Liked against disliked is a
+win, the other way round a loss, and two alike are a tie (Wald 1947, "Sequential Analysis", on two double dichotomies).
+So the same rule holds.
 
 What a version is compared with is the last one that was not on trial itself, so a line of versions that each are a
 little worse than the one before cannot creep in. For the same reason updates do not begin from a version on trial. A
@@ -179,9 +180,9 @@ def _by_thumbs(store: Store, user: User, version: AdapterVersion, begun: TrialEv
         ((arm, number),) = event.payload["by"].values()
         if not event.payload["thumb"]:
             continue
-        if (arm, number) == mine and event.created_at >= begun.at:
+        if (arm, number) == mine:
             after.append(event.payload["thumb"] > 0)
-        elif (arm, number) == other and event.created_at < begun.at:
+        elif (arm, number) == other and not after:
             before.insert(0, event.payload["thumb"] > 0)
     used = before[: len(after)]
     return pair_thumbs(before, after), Thumbs(sum(after), len(after), sum(used), len(used))

@@ -27,7 +27,7 @@ def remove_person(store: Store, versions: VersionFiles, jobs: Path, user: User, 
         rows = store.people.remove(user.id)
         if by != user.id:
             store.server.note(by, "removed", user.id)
-    store.database.checkpoint()  # so that the deleted text is not left in the write-ahead log
+    store.database.leave_no_trace()
     folders = _remove_files(versions, jobs, user, live)
     return {"name": user.name, "id": user.id, "removed_at": now(), "rows": rows, "adapters": folders, "jobs": len(live)}
 
@@ -38,7 +38,7 @@ def reset_person(store: Store, versions: VersionFiles, jobs: Path, user: User) -
     with store.database.transaction():
         acts = store.acts.retract_all(user.id)
         store.versions.remove_all(user.id)
-    store.database.checkpoint()
+    store.database.leave_no_trace()
     folders = _remove_files(versions, jobs, user, live)
     return {"reset_at": now(), "acts": acts, "adapters": folders, "jobs": len(live)}
 

@@ -107,21 +107,22 @@ def labels_needed(schedule: Schedule, labels: Labels) -> int:
     return max(schedule.new_labels - labels.new, MIN_LABELS - labels.total, 0)
 
 
-def in_turn(waiting: Sequence[str], last_finished: Mapping[str, str]) -> list[str]:
-    """People in the order they are served: never first, then by how long ago; ties keep the given order."""
-    return sorted(waiting, key=lambda user_id: last_finished.get(user_id, ""))
+def in_turn(waiting: Sequence[str], last_finished: Mapping[str, int]) -> list[str]:
+    """People in the order they are served: never first, then by how long ago; ties keep the given order.
+
+    last_finished: the number of each person's last update that ended (see `Versions.last_finished`)."""
+    return sorted(waiting, key=lambda user_id: last_finished.get(user_id, 0))
 
 
-def queue_order(live: Sequence[Update], last_finished: Mapping[str, str]) -> list[Update]:
-    """Updates under way in the order they are worked on."""
+def queue_order(live: Sequence[Update], last_finished: Mapping[str, int]) -> list[Update]:
+    """Updates under way, oldest first, in the order they are worked on; ties keep the given order."""
     kinds = {"running": 0, "paused": 1, "queued": 2}
     return sorted(
         live,
         key=lambda update: (
             kinds[update.state],
             update.trigger != "asked",
-            last_finished.get(update.user_id, ""),
-            update.created_at,
+            last_finished.get(update.user_id, 0),
         ),
     )
 

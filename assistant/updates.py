@@ -14,7 +14,6 @@ import math
 import secrets
 import threading
 import time
-from datetime import datetime
 from typing import Any
 
 import psutil
@@ -33,7 +32,7 @@ from assistant.settings import Settings
 from assistant.trainer import POLL_SECONDS, Progress, Trainer
 from feedback.errors import Conflict, InvalidInput, NotFound, NotSaved, TooFewLabels
 from feedback.store import Store
-from feedback.types import LIVE_STATES, Update, User
+from feedback.types import LIVE_STATES, Update, User, local_time
 
 LOOK_SECONDS = 5.0  # how often to look for somebody whose update is due
 DISK_SECONDS = 30.0  # before a full disk is tried again
@@ -237,9 +236,9 @@ class Updates:
 
     def _machine(self) -> Machine:
         if self._executor.elsewhere:  # what goes on here is in nobody's way there
-            return Machine(datetime.now().time(), math.inf, 0.0)
+            return Machine(local_time(), math.inf, 0.0)
         idle = 0.0 if self._engine.busy else self._engine.idle_seconds
-        return Machine(datetime.now().time(), idle, self._load)
+        return Machine(local_time(), idle, self._load)
 
 
 def queue_update(store: Store, user: User, base_id: str, numbers: dict[str, Any], trigger: str = "asked") -> Update:

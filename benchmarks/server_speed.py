@@ -1,4 +1,5 @@
-"""What only a whole server shows: how soon after its start there is a first token, and what a thousand accounts cost.
+"""What only a whole server shows: how soon after its start there is a first token, also when the one before was killed
+in the middle of an update, and what a thousand accounts cost.
 
 Measured by `benchmarks.speed`, each against its bound in the same run.
 """
@@ -6,6 +7,8 @@ Measured by `benchmarks.speed`, each against its bound in the same run.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import httpx
 
@@ -50,6 +54,40 @@ def first_token() -> Iterator[tuple[Seconds, Seconds]]:
                 return time.perf_counter() - server.started
 
         yield whole, _loading
+
+
+@contextmanager
+def recovery() -> Iterator[tuple[Seconds, Seconds]]:
+    """Seconds from `python app.py serve` to a first token after the server before was killed with -9 while an update
+    ran, whose worker is still there; and after an orderly end, with nothing under way."""
+    with TemporaryDirectory(prefix="mynah-killed-") as folder:
+        with Server(Path(folder), "--updates", "off") as server, closing(server.client(ADMIN)) as client:
+            key = server.command("key", "create", ADMIN)
+            client.post("/v1/me/preferences", [_preference(number) for number in range(12)])
+
+        def killed() -> float:
+            with Server(Path(folder), "--updates", "off") as server, closing(server.client(ADMIN)) as client:
+                update = f"/v1/me/updates/{client.post('/v1/me/updates')['update_id']}"
+                while not client.get(update)["progress"]:
+                    time.sleep(0.2)
+                os.kill(server.pid, signal.SIGKILL)
+            with Server(Path(folder), "--updates", "off") as server:
+                _first_piece(server.address, key)
+                seconds = time.perf_counter() - server.started
+                httpx.delete(f"{server.address}{update}", headers={"Authorization": f"Bearer {key}"})
+            return seconds
+
+        def orderly() -> float:
+            with Server(Path(folder), "--updates", "off") as server:
+                _first_piece(server.address, key)
+                return time.perf_counter() - server.started
+
+        yield killed, orderly
+
+
+def _preference(number: int) -> dict[str, Any]:
+    replies = [f"You can count to {number}!", f"The number {number} is a number."]
+    return {"messages": [{"role": "user", "content": f"What is {number}?"}], "replies": replies, "ranking": [[0], [1]]}
 
 
 def _loading() -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from typing import Any, Literal
 
 ArmName = Literal["base", "context", "rerank", "adapter", "adapter+rerank"]
@@ -18,14 +18,38 @@ TrialEnd = Literal["confirmed", "rolled back", "replaced", "left"]
 FeedbackKind = Literal["thumb", "ranking", "edit", "correction"]
 
 
+AHEAD = 86_400.0  # seconds by which a clock may be put back before what was opened since counts as expired
+
+
 def new_id(prefix: str) -> str:
     """An opaque id; the prefix only helps whoever reads logs."""
     return f"{prefix}_{secrets.token_hex(9)}"
 
 
+def wall() -> datetime:
+    """The wall clock, in UTC. It is read here alone, and it may jump: what must come one after the other is ordered by
+    numbers, what must last so long is measured by `time.monotonic`."""
+    return datetime.now(UTC)
+
+
+def local_time() -> time:
+    """The time of day where the server stands."""
+    return wall().astimezone().time()
+
+
 def now() -> str:
     """The time in UTC as ISO 8601 with microseconds."""
-    return stamp(datetime.now(UTC))
+    return stamp(wall())
+
+
+def after(seconds: float) -> str:
+    """The time so many seconds from now, as it is kept; before now, where they are negative."""
+    return stamp(wall() + timedelta(seconds=seconds))
+
+
+def seconds_since(moment: str) -> float:
+    """Seconds since a time that was kept; negative for one that has not come yet, or when the clock was put back."""
+    return (wall() - datetime.fromisoformat(moment)).total_seconds()
 
 
 def stamp(at: datetime) -> str:

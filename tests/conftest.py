@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,22 @@ import pytest
 from adapters.base_model import DEFAULT_BASE, BaseFiles, prepare_base
 from adapters.latents import Latents, latents_for
 from adapters.policy import Policy
+from feedback import types
 from feedback.store import Store
+
+
+class WallClock:
+    """The wall clock, as somebody has set it who may set it again at any time."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+    def put(self, **ahead: float) -> None:
+        """So far ahead of the real time: days=1, hours=-5, …"""
+        self.ahead = timedelta(**ahead)
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +61,14 @@ def policy(loaded_policy: Policy) -> Iterator[Policy]:
 def latents(base_files: BaseFiles, loaded_policy: Policy) -> Latents:
     """Directions fitted to the embedded base."""
     return latents_for(base_files, loaded_policy)
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> WallClock:
+    """The clock that everything reads, for a test to move."""
+    clock = WallClock()
+    monkeypatch.setattr(types, "wall", clock)
+    return clock
 
 
 @pytest.fixture

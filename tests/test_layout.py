@@ -40,6 +40,17 @@ def test_nothing_unpickles(path: Path) -> None:
     assert "torch.load(" not in source and "torch.save(" not in source
 
 
+@pytest.mark.parametrize("path", PRODUCT, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_wall_clock_is_read_in_one_place(path: Path) -> None:
+    """So that tests can move it; what lasts so long is measured by a monotonic clock."""
+    reads = {
+        f"{node.value.id}.{node.attr}"
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    } & {"datetime.now", "datetime.utcnow", "datetime.today", "date.today", "time.time", "time.localtime"}
+    assert reads == ({"datetime.now"} if path == ROOT / "feedback" / "types.py" else set())
+
+
 def test_only_config_reads_the_environment_for_settings() -> None:
     def reads(source: str) -> bool:
         return "os.environ" in source and "MYNAH_" in source

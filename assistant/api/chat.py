@@ -7,7 +7,6 @@ Refused by name rather than ignored: tools, log-probabilities and JSON schemas.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import Annotated, Any, TypeVar, cast
 
@@ -24,7 +23,7 @@ from assistant.chat import ChatRequest
 from assistant.mynah import Mynah
 from assistant.turn import Turn
 from feedback.errors import InvalidInput
-from feedback.types import Reply, User, new_id
+from feedback.types import Reply, User, new_id, wall
 
 router = APIRouter()
 MAX_CHOICES = 4
@@ -69,7 +68,7 @@ class Completion(BaseModel):
 async def complete(body: Completion, request: Request, mynah: Served, user: Caller) -> Response:
     """Reply to a conversation."""
     turn = await _aside(lambda: mynah.chat.start(user, _request(mynah, user, body)))
-    head = {"id": new_id("chatcmpl"), "created": int(time.time()), "model": body.model}
+    head = {"id": new_id("chatcmpl"), "created": int(wall().timestamp()), "model": body.model}
     if body.stream:
         usage = bool(body.stream_options and body.stream_options.include_usage)
         return StreamingResponse(

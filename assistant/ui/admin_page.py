@@ -12,9 +12,9 @@ from assistant.administration import CANCELLED
 from assistant.mynah import Mynah
 from assistant.ui.admin_view import SHOWN_ENTRIES, AdminView, Secret
 from assistant.ui.chat_view import side
-from assistant.ui.events import admin, panel, pressed, wire
+from assistant.ui.events import admin, out_of_date, panel, pressed, pressed_number, wire
 from assistant.ui.language import say
-from feedback.errors import InvalidInput, NotFound
+from feedback.errors import InvalidInput
 
 LOOK_EVERY = 4.0  # seconds between two looks at what runs
 MOST_ENTRIES = 5000  # of the audit log, on the page
@@ -108,7 +108,7 @@ class AdminPage:
                 versions=receipt["adapters"],
             )
             return gone, None
-        raise NotFound("This page is out of date. Reload it and try again.")
+        raise out_of_date()
 
     def set(self, request: gr.Request, event: gr.EventData) -> list[Any]:
         """Change a setting."""
@@ -129,8 +129,8 @@ class AdminPage:
     def older(self, request: gr.Request, event: gr.EventData) -> str:
         """More of the audit log."""
         view = AdminView(self.mynah, admin(self.mynah, request))
-        wanted = pressed(event, "entries")
-        return view.log(max(SHOWN_ENTRIES, min(int(wanted) if wanted.isdecimal() else 0, MOST_ENTRIES)))
+        wanted = min(pressed_number(event, "entries"), MOST_ENTRIES)
+        return view.log(int(wanted) if wanted > SHOWN_ENTRIES else SHOWN_ENTRIES)
 
     def _link(self, request: gr.Request, token: str) -> str:
         """An invitation's address, as this admin reaches the server."""

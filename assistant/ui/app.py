@@ -12,9 +12,11 @@ from collections.abc import Callable
 
 import gradio as gr
 from fastapi import FastAPI, Request
+from starlette.middleware import Middleware
 
 from assistant.mynah import Mynah
 from assistant.ui.admin_page import AdminPage
+from assistant.ui.calls import Calls
 from assistant.ui.chat_page import ChatPage
 from assistant.ui.events import in_browser
 from assistant.ui.install import routes as install_routes
@@ -25,6 +27,7 @@ from assistant.ui.sign_in import routes
 from assistant.ui.theme import head, styles, theme
 
 MAX_THREADS = 64
+MAX_PAGES = 200  # of which Gradio remembers what they show; ours never ask for it, and its own 10,000 only grow
 QUEUE_SECONDS = 0.01  # between two looks at an empty queue; Gradio's own 0.001 takes 6% of a core for nothing
 
 
@@ -43,13 +46,15 @@ def mount(app: FastAPI, mynah: Mynah) -> FastAPI:
     with warnings.catch_warnings():
         # Said of every app with several pages, also where server-side rendering was not asked for.
         warnings.filterwarnings("ignore", message="SSR mode is not supported with multi-page apps")
-        return _mounted(app, mynah, signed_in)
+        blocks = build(mynah)
+        app.user_middleware.append(Middleware(Calls, blocks=blocks))  # innermost, behind the limit on bodies
+        return _mounted(app, blocks, signed_in)
 
 
-def _mounted(app: FastAPI, mynah: Mynah, signed_in: Callable[[Request], str | None]) -> FastAPI:
+def _mounted(app: FastAPI, blocks: gr.Blocks, signed_in: Callable[[Request], str | None]) -> FastAPI:
     return gr.mount_gradio_app(
         app,
-        build(mynah),
+        blocks,
         path="/",
         auth_dependency=signed_in,
         show_error=False,
@@ -82,4 +87,5 @@ def build(mynah: Mynah) -> gr.Blocks:
     blocks.queue(api_open=False)
     blocks._queue.sleep_when_free = QUEUE_SECONDS
     blocks.max_threads = MAX_THREADS
+    blocks.state_session_capacity = MAX_PAGES
     return blocks

@@ -20,6 +20,7 @@ from assistant.ui.words import wrote
 from feedback.errors import Conflict, InvalidInput, MynahError, NotFound
 from feedback.types import User
 
+THUMBS = {"1": 1, "-1": -1, "0": 0}
 LOOK_EVERY = 0.2  # seconds between two looks at a growing reply
 ADDRESS_JS = "(id) => { history.replaceState({}, '', id ? '/?c=' + encodeURIComponent(id) : '/'); }"
 FOCUS_JS = """() => requestAnimationFrame(() => {
@@ -299,7 +300,7 @@ class ChatPage:
 
     def _thumb(self, user: User, view: ChatView, reply_id: str, act: str, event: gr.EventData) -> None:
         given = thumb_given(self.mynah, reply_id) if act != "thumb" else {}
-        thumb = int(pressed(event, "thumb")) if act == "thumb" else int(given.get("thumb", 0))
+        thumb = THUMBS.get(pressed(event, "thumb")) if act == "thumb" else int(given.get("thumb", 0))
         reasons = [str(reason) for reason in given.get("reasons", ())]
         comment = str(given.get("comment", ""))
         if act == "reason":

@@ -82,6 +82,11 @@ def notice(error: Exception) -> str:
     return show("notice.html", words=words, parity=next(_numbers) % 2)
 
 
+def out_of_date() -> NotFound:
+    """What a page is told that sends something ours do not send."""
+    return NotFound("This page is out of date. Reload it and try again.")
+
+
 def panel(elem_id: str, **properties: Any) -> gr.HTML:
     """A piece of HTML filled in by the server, whose presses come back as events."""
     return gr.HTML(
@@ -97,5 +102,13 @@ def pressed(event: gr.EventData, name: str, default: str | None = None) -> str:
     """One value of a press, as text. Raises NotFound when the page did not send it."""
     value = event._data.get(name, default) if isinstance(event._data, dict) else default
     if not isinstance(value, str):
-        raise NotFound("This page is out of date. Reload it and try again.")
+        raise out_of_date()
     return value
+
+
+def pressed_number(event: gr.EventData, name: str) -> float:
+    """One value of a press that is a number. Raises NotFound when the page sent something else."""
+    try:
+        return float(pressed(event, name))
+    except ValueError as error:
+        raise out_of_date() from error

@@ -22,6 +22,7 @@ from feedback.traits import TRAITS
 from feedback.types import LIVE_STATES, AdapterVersion, Update, User
 
 SHOWN_TRAITS, LEAST_TRAITS = 8, 5
+PARTED = " | "  # between the two halves of a stamp
 CURVES = {"reward": "objective/scores", "kl": "objective/kl_per_token"}
 
 
@@ -124,7 +125,7 @@ class MineView:
         active = self.mynah.active(self.user)
         forgotten = sum(version.forgotten_at is not None for version in self.versions)
         kept = [self.labels, active.number if active else 0, len(self.versions), forgotten]
-        return json.dumps([[*shown, forecast.when, self.labels], kept])
+        return f"{json.dumps([*shown, forecast.when, self.labels])}{PARTED}{json.dumps(kept)}"
 
     def update(self) -> str:
         """The next update, the one under way, and how the last one ended."""

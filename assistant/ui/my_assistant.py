@@ -10,12 +10,12 @@ from gradio.i18n import I18nData
 
 from assistant.mynah import Mynah
 from assistant.ui.chat_view import side
-from assistant.ui.events import in_browser, notice, panel, person, pressed, wire
+from assistant.ui.events import in_browser, notice, out_of_date, panel, person, pressed, pressed_number, wire
 from assistant.ui.language import joined, say, told
-from assistant.ui.mine_view import MineView, curve
+from assistant.ui.mine_view import PARTED, MineView, curve
 from assistant.ui.session import COOKIE
 from assistant.ui.words import answers_with
-from feedback.errors import InvalidInput, NotFound
+from feedback.errors import InvalidInput
 from feedback.types import User
 
 LOOK_EVERY = 1.5  # seconds between two looks at an update
@@ -93,7 +93,7 @@ class MyAssistantPage:
         if stamp == seen:
             return [gr.skip()] * 8
         shown = self._training(view)
-        same = bool(seen) and json.loads(stamp)[1] == json.loads(seen)[1]
+        same = stamp.rpartition(PARTED)[2] == seen.rpartition(PARTED)[2]
         return [*shown[:5], *([gr.skip()] * 3 if same else shown[5:])]
 
     def _everything(self, user: User, said: str = "") -> list[Any]:
@@ -119,7 +119,7 @@ class MyAssistantPage:
             ack = self.mynah.learning.retract(user, pressed(event, "id"))
             said = joined(say("The click is taken back."), *map(told, ack.gone), told(ack.moved))
             return MineView(self.mynah, user).taste(said, name)
-        weight = float(pressed(event, "value")) if pressed(event, "act") == "correct" else None
+        weight = pressed_number(event, "value") if pressed(event, "act") == "correct" else None
         ack = self.mynah.learning.correct(user, name, weight)
         said = joined(*map(told, ack.gone), told(ack.moved)) or say("Saved.")
         return MineView(self.mynah, user).taste(said, name)
@@ -195,7 +195,7 @@ class MyAssistantPage:
                 raise InvalidInput(f"Nothing was deleted: type your name, {user.name}, exactly as it stands there.")
             receipt = self.mynah.remove_person(user)
             return _last(view.account(receipt=json.dumps(receipt, indent=2, ensure_ascii=False)))
-        raise NotFound("This page is out of date. Reload it and try again.")
+        raise out_of_date()
 
 
 def _last(account: str) -> list[Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from assistant.administration import COMMAND_LINE, FIRST_START
 from assistant.ui.language import counted, say, template, told
+from feedback.types import seconds_since
 
 UP_REASONS = ("clear", "right length", "good tone", "accurate", "useful")
 DOWN_REASONS = ("too long", "too short", "not what I asked", "wrong", "tone", "unsafe")
@@ -91,8 +92,7 @@ def ago(moment: str | None) -> str:
     """A stored time (ISO 8601 UTC) as people say it."""
     if not moment:
         return ""
-    then = datetime.fromisoformat(moment.replace("Z", "+00:00"))
-    seconds = max(0.0, (datetime.now(UTC) - then).total_seconds())
+    then, seconds = datetime.fromisoformat(moment), max(0.0, seconds_since(moment))
     if seconds < 60:
         return say("just now")
     if seconds >= 7 * 86_400:

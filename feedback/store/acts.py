@@ -122,15 +122,15 @@ class Acts:
         return _feedback(row)
 
     def events(self, user_id: str) -> list[Feedback]:
-        """All acts of a person, taken back or not, oldest first."""
-        rows = self._db.rows("select * from feedback where user_id = ? order by created_at, rowid", [user_id])
+        """All acts of a person, taken back or not, in the order given: that of their rows, since clocks may jump."""
+        rows = self._db.rows("select * from feedback where user_id = ? order by rowid", [user_id])
         return [_feedback(row) for row in rows]
 
     def live_for_reply(self, reply_id: str, kind: FeedbackKind) -> list[Feedback]:
         """Acts of one kind about a reply that were not taken back."""
         rows = self._db.rows(
             "select feedback.* from feedback join feedback_replies on feedback_id = feedback.id "
-            "where reply_id = ? and kind = ? and retracted_at is null order by created_at, feedback.rowid",
+            "where reply_id = ? and kind = ? and retracted_at is null order by feedback.rowid",
             [reply_id, kind],
         )
         return [_feedback(row) for row in rows]
@@ -138,7 +138,7 @@ class Acts:
     def live(self, user_id: str, kind: FeedbackKind) -> list[Feedback]:
         """A person's acts of one kind that were not taken back, oldest first."""
         rows = self._db.rows(
-            "select * from feedback where user_id = ? and kind = ? and retracted_at is null order by created_at, rowid",
+            "select * from feedback where user_id = ? and kind = ? and retracted_at is null order by rowid",
             [user_id, kind],
         )
         return [_feedback(row) for row in rows]

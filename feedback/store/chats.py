@@ -10,6 +10,10 @@ from feedback.store.database import Database, Row
 from feedback.store.found import Search, conversation_of
 from feedback.types import Conversation, Message, Reply, new_id, now
 
+# By the numbers of messages, not by times: after a clock was put back, a new chat must not stand below all others.
+_NEWEST_MESSAGE = "(select max(seq) from messages where conversation_id = conversations.id)"
+_NEWEST_FIRST = f"{_NEWEST_MESSAGE} desc nulls first, conversations.rowid desc"
+
 
 class Chats:
     """Tables conversations, messages and replies."""
@@ -46,14 +50,14 @@ class Chats:
         """A person's conversations (or those put into the archive), the newest activity first."""
         rows = self._db.rows(
             "select * from conversations where user_id = ? and archived = ? and deleted_at is null "
-            "order by updated_at desc, id limit ?",
+            f"order by {_NEWEST_FIRST} limit ?",
             [user_id, int(archived), limit],
         )
         return [conversation_of(row) for row in rows]
 
     def every_conversation(self, user_id: str) -> list[Conversation]:
         """All that is held, archived ones and those that can still be brought back too, the newest activity first."""
-        rows = self._db.rows("select * from conversations where user_id = ? order by updated_at desc, id", [user_id])
+        rows = self._db.rows(f"select * from conversations where user_id = ? order by {_NEWEST_FIRST}", [user_id])
         return [conversation_of(row) for row in rows]
 
     def rename(self, user_id: str, conversation_id: str, title: str) -> None:
@@ -103,30 +107,28 @@ class Chats:
             if not back.rowcount:
                 raise NotFound(f"There is no deleted conversation {conversation_id} to bring back: it is gone.")
 
-    def put_away_since(self, user_id: str, moment: str) -> list[Conversation]:
-        """What a person deleted after a moment and can still bring back, the newest first."""
-        rows = self._db.rows(
-            "select * from conversations where user_id = ? and deleted_at > ? order by deleted_at desc",
-            [user_id, moment],
-        )
+    def put_away_by(self, user_id: str) -> list[Conversation]:
+        """What a person deleted and can still bring back."""
+        rows = self._db.rows("select * from conversations where user_id = ? and deleted_at is not null", [user_id])
         return [conversation_of(row) for row in rows]
 
-    def oldest_put_away(self) -> str | None:
-        """When the first of all that waits for `purge` was deleted, None when nothing waits."""
-        found = self._db.value("select min(deleted_at) from conversations where deleted_at is not null")
-        return None if found is None else str(found)
+    def all_put_away(self) -> dict[str, str]:
+        """When each conversation of anybody that waits for `purge` was deleted, by id."""
+        rows = self._db.rows("select id, deleted_at from conversations where deleted_at is not null")
+        return {row["id"]: row["deleted_at"] for row in rows}
 
-    def purge(self, moment: str) -> int:
-        """Really delete everybody's conversations that were put away up to a moment; how many those were."""
+    def purge(self, conversation_ids: Sequence[str]) -> int:
+        """Really delete conversations, of those that are put away; how many those were."""
         with self._db.transaction():
-            rows = self._db.rows("select id, user_id from conversations where deleted_at <= ?", [moment])
-            for row in rows:
-                self._erase(row["id"])
-            if rows:
+            waiting = self.all_put_away()
+            gone = [each for each in conversation_ids if each in waiting]
+            for each in gone:
+                self._erase(each)
+            if gone:
                 self._search.shrink()
-        if rows:
-            self._db.checkpoint()  # so that the deleted text is not left in the write-ahead log
-        return len(rows)
+        if gone:
+            self._db.leave_no_trace()
+        return len(gone)
 
     def remove(self, user_id: str, conversation_id: str) -> None:
         """Delete a conversation for good. Raises NotFound.
@@ -262,24 +264,20 @@ class Chats:
     def replies_to(self, user_id: str, conversation_id: str, group_id: str) -> list[Reply]:
         """All replies to one prompt within a conversation, oldest first."""
         rows = self._db.rows(
-            "select * from replies where user_id = ? and conversation_id = ? and group_id = ? "
-            "order by created_at, rowid",
+            "select * from replies where user_id = ? and conversation_id = ? and group_id = ? order by rowid",
             [user_id, conversation_id, group_id],
         )
         return [_reply(row) for row in rows]
 
     def all_replies(self, user_id: str) -> list[Reply]:
         """Every reply of a person, oldest first."""
-        return [
-            _reply(r)
-            for r in self._db.rows("select * from replies where user_id = ? order by created_at, rowid", [user_id])
-        ]
+        return [_reply(r) for r in self._db.rows("select * from replies where user_id = ? order by rowid", [user_id])]
 
     def own_prompts(self, user_id: str, limit: int) -> list[list[dict[str, str]]]:
         """Prompts of the person's newest learnable replies, each once, newest first."""
         rows = self._db.rows(
             "select prompt from replies where user_id = ? and learn = 1 and source != 'edit' "
-            "group by prompt order by max(created_at) desc limit ?",
+            "group by prompt order by max(rowid) desc limit ?",
             [user_id, limit],
         )
         return [json.loads(row["prompt"]) for row in rows]

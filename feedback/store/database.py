@@ -7,10 +7,11 @@ is a few milliseconds.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from feedback.migrations import MIGRATIONS
 
 Row = dict[str, Any]
 PATIENCE = 30  # seconds to wait for another process's write
+_BEFORE = ".before-"  # in the names of copies: mynah.db.before-m005_forgetting
 _REFUSALS = ("full", "disk I/O", "readonly", "unable to open")  # how SQLite says that the disk refuses
 
 
@@ -95,6 +97,16 @@ class Database:
             found = self._db.execute(sql, list(values)).fetchone()
         return found[0] if found else None
 
+    def leave_no_trace(self) -> None:
+        """What was deleted is in no file any more: not in the write-ahead log, nor in what was kept from before an
+        upgrade. Nothing happens within a transaction."""
+        with self._lock:
+            if self.path is None or self._db.conn.in_transaction:
+                return
+            self.checkpoint()
+            for copy in copies_of(self.path):
+                copy.unlink(missing_ok=True)
+
     def checkpoint(self) -> None:
         """Fold the write-ahead log into the file and empty it; nothing happens within a transaction."""
         with self._lock:
@@ -143,20 +155,54 @@ class Database:
         return CorruptFile(f"The database {self.path} is damaged: {what}. Restore a backup (app.py restore).")
 
     def _migrate(self) -> None:
-        """Apply missing migrations, one process at a time; refuse a database from a newer Mynah."""
+        """Apply missing migrations, one process at a time, and keep a copy of what was there; refuse a database from a
+        newer Mynah."""
         known = {migration.name for migration in MIGRATIONS.pending(self._db)} | {
             migration.name for migration in MIGRATIONS.applied(self._db)
         }
         newer = [m.name for m in MIGRATIONS.applied(self._db) if m.name not in _names()]
         if newer:
+            kept = [copy.name for copy in copies_of(self.path)] if self.path else []
+            instead = f", or put {kept[-1]} in its place, the copy from before the upgrade" if kept else ""
             raise CorruptFile(
                 f"The database {self.path} was written by a newer Mynah (it has {newer[-1]}). Upgrade, or restore a "
-                "backup made before the upgrade."
+                f"backup made before the upgrade{instead}."
             )
         assert known, "there is at least one migration"
         if MIGRATIONS.pending(self._db):
             with self.transaction():
+                if MIGRATIONS.applied(self._db) and (pending := MIGRATIONS.pending(self._db)):
+                    self._keep_copy(pending[0].name)
                 MIGRATIONS.apply(self._db)
+
+    def _keep_copy(self, before: str) -> None:
+        """The database as it is before a migration, complete in a file beside it: the way back for whoever must go on
+        with the older Mynah. It would still hold what is deleted later, so it goes with the first deletion."""
+        if self.path is None:
+            return
+        kept = self.path.with_name(f"{self.path.name}{_BEFORE}{before}")
+        draft = kept.with_name(f"{kept.name}.part")
+        for other in copies_of(self.path):  # the way back leads one step
+            other.unlink()
+        try:
+            _copy(self.path, draft)
+            draft.chmod(self.path.stat().st_mode)
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            draft.rename(kept)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+def _copy(path: Path, target: Path) -> None:
+    """What is committed, through connections of their own: one that is writing cannot be copied from."""
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(target)) as copy:
+        source.backup(copy)
+
+
+def copies_of(path: Path) -> list[Path]:
+    """What is kept of a database from before its upgrades, oldest first."""
+    return sorted(path.parent.glob(f"{path.name}{_BEFORE}*"))
 
 
 def _is_cut(path: Path) -> bool:

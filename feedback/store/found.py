@@ -54,7 +54,7 @@ class Search:
         likes = " and ".join(["c.title like ? escape '\\'"] * len(wanted))
         return self._db.rows(
             f"select {_COLUMNS} from conversations c where c.user_id = ? and c.deleted_at is null and {likes} "
-            "order by c.updated_at desc limit ?",
+            "order by c.rowid desc limit ?",
             [user_id, *wanted, limit],
         )
 

@@ -7,7 +7,9 @@ import sqlite3
 from feedback.errors import Conflict, NotFound
 from feedback.store.database import Database, Row
 from feedback.store.found import Search
-from feedback.types import ApiKey, User, new_id, now
+from feedback.types import AHEAD, ApiKey, User, after, new_id, now
+
+MOST_SESSIONS = 100  # of one person at once
 
 
 class People:
@@ -48,7 +50,7 @@ class People:
 
     def all(self) -> list[User]:
         """Everybody, oldest account first."""
-        return [_user(row) for row in self._db.rows("select * from users order by created_at, id")]
+        return [_user(row) for row in self._db.rows("select * from users order by rowid")]
 
     def bytes_kept(self, user_id: str) -> int:
         """How much a person's chats, replies and feedback take, without what the database adds to it."""
@@ -116,7 +118,7 @@ class People:
             )
             db.execute("delete from users where id = ?", [user_id])
             Search(self._db).shrink()
-        self._db.checkpoint()  # so that the deleted text is not left in the write-ahead log
+        self._db.leave_no_trace()
         return gone
 
     def _check_not_last(self, user: User, what: str) -> None:
@@ -144,17 +146,24 @@ class People:
     # ---- sessions -------------------------------------------------------------------------------------------------
 
     def add_session(self, token_hash: str, user_id: str, expires_at: str) -> None:
-        """Remember a signed-in browser."""
+        """Remember a signed-in browser; of a person's, the newest MOST_SESSIONS are kept."""
         with self._db.transaction() as db:
-            db.execute("delete from sessions where expires_at < ?", [now()])
             db.execute("insert into sessions values (?, ?, ?, ?)", [token_hash, user_id, now(), expires_at])
+            db.execute(  # not those that have expired by the clock, which may be wrong just now
+                "delete from sessions where user_id = ? and rowid not in "
+                "(select rowid from sessions where user_id = ? order by rowid desc limit ?)",
+                [user_id, user_id, MOST_SESSIONS],
+            )
 
     def session_user(self, token_hash: str) -> User | None:
-        """Whose session it is, unless it expired or the person is disabled."""
+        """Whose session it is, unless it expired or the person is disabled.
+
+        One from more than a day ahead, by a clock that was put back since, would last too long: it counts as expired.
+        """
         row = self._db.row(
             "select users.* from sessions join users on users.id = sessions.user_id "
-            "where token_hash = ? and expires_at > ? and disabled = 0",
-            [token_hash, now()],
+            "where token_hash = ? and expires_at > ? and sessions.created_at < ? and disabled = 0",
+            [token_hash, now(), after(AHEAD)],
         )
         return _user(row) if row else None
 
@@ -177,7 +186,7 @@ class People:
 
     def keys(self, user_id: str) -> list[ApiKey]:
         """A person's keys, oldest first."""
-        rows = self._db.rows("select * from api_keys where user_id = ? order by created_at, id", [user_id])
+        rows = self._db.rows("select * from api_keys where user_id = ? order by rowid", [user_id])
         return [ApiKey(row["id"], row["hint"], row["created_at"], row["used_at"]) for row in rows]
 
     def key_user(self, key_hash: str) -> User | None:

@@ -7,7 +7,9 @@ from typing import Any
 
 from feedback.errors import NotFound
 from feedback.store.database import Database, Row
-from feedback.types import AuditEntry, Invitation, new_id, now
+from feedback.types import AHEAD, AuditEntry, Invitation, after, new_id, now
+
+_OPEN = "invitations.expires_at > ? and invitations.created_at < ?"  # now, and AHEAD of it: see `People.session_user`
 
 
 class Server:
@@ -33,10 +35,9 @@ class Server:
     # ---- invitations ----------------------------------------------------------------------------------------------
 
     def invite(self, token_hash: str, note: str, invited_by: str, expires_at: str) -> Invitation:
-        """Keep an invitation by the hash of its secret; those that have expired are forgotten."""
+        """Keep an invitation by the hash of its secret."""
         invitation = Invitation(new_id("i"), note, invited_by, now(), expires_at)
         with self._db.transaction() as db:
-            db.execute("delete from invitations where expires_at <= ?", [now()])
             db.execute(
                 "insert into invitations values (?, ?, ?, ?, ?, ?)",
                 [invitation.id, token_hash, note, invited_by, invitation.created_at, expires_at],
@@ -45,15 +46,16 @@ class Server:
 
     def invitations(self) -> list[Invitation]:
         """All that are still open, newest first."""
-        rows = self._db.rows("select * from invitations where expires_at > ? order by created_at desc, id", [now()])
+        sql = f"select * from invitations where {_OPEN} order by rowid desc"
+        rows = self._db.rows(sql, [now(), after(AHEAD)])
         return [_invitation(row) for row in rows]
 
     def invitation(self, token_hash: str) -> Invitation | None:
         """The open invitation with this secret; None once it was used or has expired, or its admin is one no longer."""
         row = self._db.row(
             "select invitations.* from invitations join users on users.id = invited_by "
-            "where token_hash = ? and expires_at > ? and admin = 1 and disabled = 0",
-            [token_hash, now()],
+            f"where token_hash = ? and {_OPEN} and admin = 1 and disabled = 0",
+            [token_hash, now(), after(AHEAD)],
         )
         return _invitation(row) if row else None
 

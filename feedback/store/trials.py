@@ -47,7 +47,7 @@ class VersionTrials:
 
     def duels(self, user_id: str) -> list[Duel]:
         """All of a person's, oldest first."""
-        rows = self._db.rows("select * from duels where user_id = ? order by created_at, rowid", [user_id])
+        rows = self._db.rows("select * from duels where user_id = ? order by rowid", [user_id])
         return [Duel(row["number"], row["reply_id"], row["other_id"], row["created_at"]) for row in rows]
 
     def judged(self, user_id: str, number: int) -> list[tuple[Duel, dict[str, Any]]]:
@@ -58,7 +58,7 @@ class VersionTrials:
             "join feedback_replies other on other.reply_id = other_id and other.feedback_id = mine.feedback_id "
             "join feedback on feedback.id = mine.feedback_id "
             "where duels.user_id = ? and number = ? and kind = 'ranking' and retracted_at is null "
-            "order by feedback.created_at, feedback.rowid",
+            "order by feedback.rowid",
             [user_id, number],
         )
         last: dict[str, tuple[Duel, dict[str, Any]]] = {}

@@ -70,29 +70,32 @@ class Versions:
         """A person's updates, newest first."""
         return [
             _update(row)
-            for row in self._db.rows("select * from updates where user_id = ? order by created_at desc", [user_id])
+            for row in self._db.rows("select * from updates where user_id = ? order by rowid desc", [user_id])
         ]
 
     def live_updates(self, user_id: str | None = None) -> list[Update]:
         """Updates that are queued, running or paused, oldest first."""
         owned = "" if user_id is None else " and user_id = ?"
         rows = self._db.rows(
-            f"select * from updates where state in ({_LIVE}){owned} order by created_at, id",
+            f"select * from updates where state in ({_LIVE}){owned} order by rowid",
             [] if user_id is None else [user_id],
         )
         return [_update(row) for row in rows]
 
-    def last_finished(self) -> dict[str, str]:
-        """When each person's last update ended, by user id: who waited longest comes first."""
+    def last_finished(self) -> dict[str, int]:
+        """The number of each person's last update that ended, by user id: the lowest has waited longest. Numbers and
+        not times, since one that a wrong clock has put into the future would leave its person waiting until then."""
         rows = self._db.rows(
-            "select user_id, max(finished_at) as at from updates where finished_at is not null group by user_id"
+            "select user_id, max(rowid) as number from updates where finished_at is not null group by user_id"
         )
-        return {row["user_id"]: row["at"] for row in rows}
+        return {row["user_id"]: row["number"] for row in rows}
 
-    def begun_since(self, user_id: str, since: str) -> list[str]:
-        """When each of a person's updates began after `since`, oldest first."""
+    def begun_between(self, user_id: str, since: str, until: str) -> list[str]:
+        """When each of a person's updates began after `since` and not after `until`, oldest first."""
         rows = self._db.rows(
-            "select started_at from updates where user_id = ? and started_at > ? order by started_at", [user_id, since]
+            "select started_at from updates where user_id = ? and started_at > ? and started_at <= ? "
+            "order by started_at",
+            [user_id, since, until],
         )
         return [row["started_at"] for row in rows]
 
@@ -304,7 +307,7 @@ class Versions:
     def examples(self, user_id: str) -> dict[int, list[Example]]:
         """What a person's versions wrote beside the base, by version number, oldest first."""
         found: dict[int, list[Example]] = {}
-        for row in self._db.rows("select * from examples where user_id = ? order by created_at, rowid", [user_id]):
+        for row in self._db.rows("select * from examples where user_id = ? order by rowid", [user_id]):
             example = Example(row["prompt"], row["base_text"], row["version_text"], row["seed"], row["created_at"])
             found.setdefault(row["number"], []).append(example)
         return found

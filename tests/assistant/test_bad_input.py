@@ -218,10 +218,10 @@ def test_a_corrupted_adapter_is_told_and_the_base_still_answers(mynah: Mynah, ap
 
 
 def test_a_full_disk_is_told_and_nothing_is_lost(base_files: BaseFiles, tmp_path: Path) -> None:
-    """On a file system of six megabytes that is filled to the last byte."""
+    """On a file system of 16 MB that is filled to the last byte."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
         pytest.skip("a small file system can only be mounted by root")
     try:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,14 +15,13 @@ from assistant.limits import MEASURED_FOR, Limits
 from feedback.errors import Busy, OverQuota
 from feedback.types import User
 from tests.assistant.conftest import Maker, Service, said
+from tests.conftest import WallClock
 
 
-@dataclass
 class Clock:
-    """Two clocks that are set by hand."""
+    """Time that passes when told to."""
 
-    seconds: float = 1000.0
-    today: datetime = field(default_factory=lambda: datetime.now(UTC))
+    seconds = 1000.0
 
     def __call__(self) -> float:
         return self.seconds
@@ -35,7 +33,7 @@ def clock() -> Clock:
 
 
 def limits_of(service: Service, files: VersionFiles, clock: Clock, **most: Any) -> Limits:
-    return Limits(service.store, files, Config(**most), clock, lambda: clock.today)
+    return Limits(service.store, files, Config(**most), clock)
 
 
 def ask(service: Service, limits: Limits, user: User) -> str:
@@ -91,7 +89,7 @@ def test_room_on_the_disk(service: Service, maker: Maker, version_files: Version
         version_files.remove(service.bob.id)
 
 
-def test_updates_in_a_day(service: Service, version_files: VersionFiles, clock: Clock) -> None:
+def test_updates_in_a_day(service: Service, version_files: VersionFiles, clock: Clock, wall: WallClock) -> None:
     limits = limits_of(service, version_files, clock, updates_per_day=2)
     store, base_id = service.store.versions, service.engine.base_id
     for _ in range(2):
@@ -100,14 +98,15 @@ def test_updates_in_a_day(service: Service, version_files: VersionFiles, clock: 
         assert limits.training_wait(service.ada.id) == 0.0, "what only waits has taken nothing"
         store.set_state(update.id, "running")
         store.set_state(update.id, "failed", "It was only a test.")
-    clock.today = datetime.now(UTC)
     with pytest.raises(OverQuota, match=r"2 updates within a day.*in 24 h") as refused:
         limits.train(service.ada)
     assert 86_000 < refused.value.retry_after <= 86_400
     limits.train(service.bob)
-    clock.today += timedelta(hours=23, minutes=30)
+    wall.put(hours=23, minutes=30)
     assert limits.training_wait(service.ada.id) == pytest.approx(1800, abs=5)
-    clock.today += timedelta(minutes=31)
+    wall.put(days=-4000)  # what is still to begin, by this clock, does not count
+    assert limits.training_wait(service.ada.id) == 0.0
+    wall.put(days=1, minutes=1)
     limits.train(service.ada)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from adapters.base_model import BaseFiles
 from adapters.job import JobSpec, UpdateConfig, read_job
@@ -25,6 +26,7 @@ from assistant.updates import queue_update
 from feedback.store import Store
 from feedback.types import AdapterVersion, ArmName, Duel, now
 from tests.assistant.conftest import Maker, Service, said
+from tests.conftest import WallClock
 
 
 def enter(service: Service, maker: Maker, number: int, *, trusted: bool = False) -> AdapterVersion:
@@ -199,6 +201,22 @@ def test_who_is_not_asked_judges_by_thumbs(service: Service, maker: Maker) -> No
     assert "Version 2 was taken back: you liked 0 of 5 of its replies and 5 of 5 of version 1 before." in told[4]
     assert service.chat.served(service.ada) == ("adapter+rerank", 1)
     assert service.store.trials.duels(service.ada.id) == []
+
+
+@pytest.mark.parametrize("years", [-10, 10])
+def test_nor_does_a_clock_that_is_set_decide_a_trial(
+    service: Service, maker: Maker, wall: WallClock, years: int
+) -> None:
+    service.chat.asking.want(service.ada, False)
+    enter(service, maker, 1, trusted=True)
+    for _ in range(5):
+        thumb(service, 1, up=True)
+    enter(service, maker, 2)
+    told = []
+    for hours in (0, -5, 3, -1, 9):
+        wall.put(days=365 * years, hours=hours)
+        told.append(thumb(service, 2, up=False).changed)
+    assert "Version 2 was taken back: you liked 0 of 5 of its replies and 5 of 5 of version 1 before." in told[4]
 
 
 def test_the_rule_by_hand() -> None:

@@ -59,7 +59,7 @@ def test_labels_until_the_next_update(total: int, new: int, needed: int) -> None
 
 
 def test_people_take_turns_whoever_waited_longest_first() -> None:
-    finished = {"a": "2026-01-03", "b": "2026-01-01", "c": "2026-01-02"}
+    finished = {"a": 3, "b": 1, "c": 2}
     assert in_turn(["a", "b", "c", "new"], finished) == ["new", "b", "c", "a"]
 
 
@@ -74,7 +74,7 @@ def test_the_interrupted_come_first_then_who_asked_then_the_rest(store: Store) -
     automatic = live("automatic", "automatic", "queued")
     often, seldom = live("often", "asked", "queued"), live("seldom", "asked", "queued")
     paused = live("paused", "automatic", "paused")
-    finished = {often.user_id: "2026-01-02", seldom.user_id: "2026-01-01"}
+    finished = {often.user_id: 2, seldom.user_id: 1}
     order = queue_order(store.versions.live_updates(), finished)
     assert [u.id for u in order] == [paused.id, seldom.id, often.id, automatic.id]
 

@@ -65,7 +65,7 @@ NEVER = {
     "Only the first message can be a system message.",
     "The arm {} needs an active version, and you have none yet; update first.",
     "The conversation has {} messages; at most {} are taken.",
-    "The database {} was written by a newer Mynah (it has {}). Upgrade, or restore a backup made before the upgrade.",
+    "The database {} was written by a newer Mynah (it has {}). Upgrade, or restore a backup made before the upgrade{}.",
     "The last message must be the user's: it is what gets answered.",
     "The model is the base, but the arm {} needs a version; leave one out.",
     "The model names v{}, but the arm {} uses no version; leave one out.",

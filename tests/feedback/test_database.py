@@ -11,9 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlite_utils import Database, Migrations
 
 from feedback.errors import Busy, CorruptFile, NotSaved
+from feedback.migrations import MIGRATIONS
 from feedback.store import Store, database
+from feedback.store.database import copies_of
 from feedback.types import User
 from tests.feedback.helpers import add_person, make_reply, thumb
 from tests.soak import cases
@@ -45,9 +48,104 @@ def test_a_newer_database_is_refused_untouched(tmp_path: Path) -> None:
         raw.execute(f"insert into _sqlite_migrations values ({marks})", [values.get(name) for name in columns])
     raw.close()
     before = path.read_bytes()
-    with pytest.raises(CorruptFile, match=r"newer Mynah.*m999_future"):
+    with pytest.raises(CorruptFile, match=r"newer Mynah.*m999_future.*made before the upgrade\.$"):
         Store(path)
     assert path.read_bytes() == before
+    (tmp_path / "mynah.db.before-m999_future").touch()
+    with pytest.raises(CorruptFile, match=r"put mynah.db.before-m999_future in its place"):
+        Store(path)
+
+
+def dump(path: Path) -> list[str]:
+    """All that a database holds, as SQL."""
+    raw = sqlite3.connect(path)
+    lines = list(raw.iterdump())
+    raw.close()
+    return lines
+
+
+def old_database(path: Path, steps: int) -> None:
+    """A database as the Mynah left it that had so many of today's migrations, with somebody's things in it."""
+    raw = sqlite3.connect(path)
+    older = Migrations("mynah")
+    for migration in MIGRATIONS.pending(Database(memory=True))[:steps]:
+        older(name=migration.name)(migration.fn)
+        older.apply(Database(raw))
+        if migration.name == "m001_start":
+            raw.executescript(FIRST)
+    raw.commit()
+    raw.close()
+
+
+FIRST = """
+insert into users (id, name, name_key, password_hash, admin, created_at) values ('u_1', 'Ada', 'ada', 'h', 1, '2026');
+insert into conversations values ('c_1', 'u_1', 'Bees', 'Be kind.', 1, '2026', '2026');
+insert into replies values ('r_1', 'u_1', 'c_1', 'g', '[]', 'Pollen.', 'base', null, 'b', '{}', 1, x'', 1, 1, 'chat',
+    x'', '2026');
+insert into messages values ('m_1', 'c_1', 0, 'user', 'What do bees eat?', null);
+insert into messages values ('m_2', 'c_1', 1, 'assistant', 'Pollen.', 'r_1');
+insert into feedback values ('f_1', 'u_1', 'thumb', '{"reply_id": "r_1", "thumb": 1}', '2026', null);
+insert into feedback_replies values ('f_1', 'r_1');
+insert into preferences values ('f_1', 'u_1', 'b', 'p', 1, 'thumb', '[]', 1, 0.0, 1, x'00', 0);
+insert into counters values ('u_1', 'label', 1);
+insert into updates (id, user_id, base_id, state, trigger, seed, first_label, last_label, config, version, created_at)
+    values ('up_1', 'u_1', 'b', 'promoted', 'asked', 1, 1, 1, '{}', 1, '2026');
+insert into versions values ('u_1', 1, 'b', 'active', null, 'up_1', 1, 1, 1, '{}', '{}', '[]', 'hash', '2026');
+insert into active_versions values ('u_1', 'b', 1);
+insert into sessions values ('token', 'u_1', '2026', '2999');
+insert into api_keys values ('k_1', 'u_1', 'key', 'my…', '2026', null);
+"""
+STEPS = [migration.name for migration in MIGRATIONS.pending(Database(memory=True))]
+
+
+@pytest.mark.parametrize("steps", range(1, len(STEPS)), ids=STEPS[:-1])
+def test_a_database_of_every_earlier_mynah_is_brought_up_and_a_copy_is_kept(tmp_path: Path, steps: int) -> None:
+    path = tmp_path / "mynah.db"
+    old_database(path, steps)
+    before = dump(path)
+    store = Store(path)
+    user = store.people.get("u_1")
+    assert [m.content for m in store.chats.messages("c_1")] == ["What do bees eat?", "Pollen."]
+    assert store.chats.conversation("u_1", "c_1").system == "Be kind."
+    assert [event.payload["thumb"] for event in store.acts.events("u_1")] == [1] and store.acts.label_count("u_1") == 1
+    active = store.versions.active("u_1", "b")
+    assert active is not None and active.name == "v1" and store.versions.updates("u_1")[0].version == 1
+    assert store.people.session_user("token") == user == store.people.key_user("key")
+    assert [hit.message_id for hit in store.search.find("u_1", "bees")] == ["m_1"]
+    assert store.database.check() == "ok" and store.database.rows("pragma foreign_key_check") == []
+    thumb(store, user)
+    store.close()
+    (copy,) = copies_of(path)
+    assert copy.name == f"mynah.db.before-{STEPS[steps]}"
+    assert dump(copy) == before, "the way back is what there was"
+    Store(path).close()
+    assert copies_of(path) == [copy], "once is enough"
+
+
+def test_the_copy_from_before_goes_with_the_first_that_is_deleted(tmp_path: Path) -> None:
+    path = tmp_path / "mynah.db"
+    old_database(path, 1)
+    store = Store(path)
+    assert copies_of(path) != []
+    store.chats.put_away("u_1", "c_1")
+    store.chats.purge(["c_1"])
+    assert copies_of(path) == []
+    store.close()
+    assert not any(b"What do bees eat" in file.read_bytes() for file in tmp_path.iterdir())
+
+
+def test_an_upgrade_that_cannot_keep_a_copy_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mynah.db"
+    old_database(path, 1)
+    before = dump(path)
+
+    def full(path: Path, target: Path) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(database, "_copy", full)
+    with pytest.raises(NotSaved):
+        Store(path)
+    assert dump(path) == before and copies_of(path) == []
 
 
 def test_what_is_no_database_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from feedback.errors import NotFound
 from feedback.migrations.m001_start import start
 from feedback.search import indexed, query, snippet
 from feedback.store import Store
-from feedback.types import Conversation, User, now
+from feedback.types import Conversation, User
 from tests.feedback.helpers import add_person, make_reply
 
 
@@ -190,7 +190,6 @@ def test_what_is_deleted_comes_back_even_after_a_restart_until_it_is_gone(tmp_pa
     secret = "thecanaryinthecoalmine"
     conversation = talk(store, user, f"{secret}?", f"{secret}!")
     kept = talk(store, user, "Hello", "Hello")
-    before = now()
     store.chats.put_away(user.id, conversation.id)
     assert found(store, user, secret) == [] and len(store.chats.conversations(user.id)) == 1
     with pytest.raises(NotFound):
@@ -198,18 +197,18 @@ def test_what_is_deleted_comes_back_even_after_a_restart_until_it_is_gone(tmp_pa
     store.close()
 
     store = Store(path)
-    assert [c.id for c in store.chats.put_away_since(user.id, before)] == [conversation.id]
-    assert store.chats.put_away_since(bob.id, before) == []
+    assert [c.id for c in store.chats.put_away_by(user.id)] == [conversation.id] == list(store.chats.all_put_away())
+    assert store.chats.put_away_by(bob.id) == []
     with pytest.raises(NotFound):
         store.chats.bring_back(bob.id, conversation.id)
-    assert store.chats.purge(before) == 0
+    assert store.chats.purge([kept.id]) == 0, "it is not deleted"
     store.chats.bring_back(user.id, conversation.id)
     assert found(store, user, secret) == [conversation.id]
-    assert store.chats.oldest_put_away() is None
+    assert store.chats.all_put_away() == {} and store.chats.purge([conversation.id]) == 0
 
     store.chats.put_away(user.id, conversation.id)
     assert len(store.chats.every_conversation(user.id)) == 2  # still held, so it is still exported
-    assert store.chats.purge(now()) == 1
+    assert store.chats.purge([conversation.id]) == 1
     with pytest.raises(NotFound, match="gone"):
         store.chats.bring_back(user.id, conversation.id)
     assert [c.id for c in store.chats.every_conversation(user.id)] == [kept.id]

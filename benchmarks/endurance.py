@@ -1,0 +1,163 @@
+"""A day of use, compressed: what a server's memory grows by.
+
+    python -m benchmarks.endurance            # 24 hours of forty people: some minutes
+    python -m benchmarks.endurance --quick    # three hours of four people
+
+What is compressed is waiting and writing: people act without a pause, four at a time, and replies end after TOKENS
+tokens. Everything else is whole: a real server process, asked over HTTP and by its pages. In an hour each person asks
+twice for two replies (every fifth time they are the best of 16 drafts by their head), every other one clicks, which
+fits their head anew, and every fourth signs in anew, searches twice and opens the pages, as a new browser would. The
+first WARM hours fill what a server keeps for good reasons (caches, what pages show); then its memory at the end of
+every hour is compared: growth is the median of the last three against that of the first three.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import secrets
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import httpx
+import numpy as np
+
+from adapters.files import write_json
+from adapters.prompts import shipped_prompts
+from benchmarks.report import columns
+from benchmarks.server import ADMIN, Client, Server
+from benchmarks.work import RESULTS, commit, machine, tree_memory
+
+PEOPLE, HOURS, WARM = 40, 24, 6
+AT_ONCE = 4
+TOKENS = 4
+ENDS = 3  # hours at either end that are compared
+
+
+@dataclass
+class Somebody:
+    """A person with a program and, now and then, a browser."""
+
+    client: Client
+    password: str
+    random: np.random.Generator
+
+    def hour(self, server: Server, number: int) -> Counter[str]:
+        """What they do within an hour; how much of each."""
+        done: Counter[str] = Counter()
+        prompts = [text for _, text in shipped_prompts("pool")]
+        for turn in range(2):
+            arm = "rerank" if (2 * number + turn) % 5 == 0 else "base"
+            text = prompts[int(self.random.integers(len(prompts)))]
+            answer = self.client.chat(text, n=2, arm=arm, max_tokens=TOKENS, seed=int(self.random.integers(2**31)))
+            done["replies"] += len(answer.choices)
+        if self.random.random() < 0.5:
+            first, second = (answer.choices[place] for place in self.random.permutation(2))
+            self.client.rank([[first.reply_id], [second.reply_id]])
+            done["clicks"] += 1
+        if self.random.random() < 0.25:
+            with httpx.Client(base_url=server.address, headers={"Origin": server.address}, timeout=120) as browser:
+                self.sign_in(browser)
+                done["searches"] += self.search(browser)
+                done["pages"] += self.look(browser)
+            done["sign-ins"] += 1
+        return done
+
+    def sign_in(self, browser: httpx.Client) -> None:
+        """With the form."""
+        typed = {"name": self.client.name, "password": self.password}
+        assert browser.post("/sign-in", data=typed).status_code == 303
+
+    def search(self, browser: httpx.Client) -> int:
+        """Two searches."""
+        for word in ("water", "a book"):
+            assert browser.get("/search", params={"q": word}).status_code == 200
+        return 2
+
+    def look(self, browser: httpx.Client) -> int:
+        """Open every page, as a browser does: the document, its configuration, and the events of its load."""
+        pages = ("/", "/my-assistant")
+        for page in pages:
+            html = browser.get(page).text
+            found = re.search(r"window\.gradio_config = (\{.*?\});</script>", html, re.DOTALL)
+            assert found is not None, "the page holds no configuration"
+            session = secrets.token_hex(6)
+            for event in json.loads(found[1])["dependencies"]:
+                if event["backend_fn"] and not event["inputs"] and any(kind == "load" for _, kind in event["targets"]):
+                    call = {"fn_index": event["id"], "data": [], "session_hash": session, "event_data": None}
+                    answer = browser.post("/gradio_api/run/predict", json=call)
+                    assert answer.status_code == 200, answer.text
+        return len(pages)
+
+
+def add(server: Server, admin: Client, number: int) -> Somebody:
+    """A new person."""
+    name, password = f"person-{number}", os.urandom(12).hex()
+    admin.post("/v1/admin/users", {"name": name, "password": password})
+    return Somebody(server.client(name), password, np.random.default_rng(number))
+
+
+def growth(memory: Sequence[float], warm: int) -> float:
+    """The share by which memory (one figure an hour) has grown after the first `warm` hours."""
+    counted = memory[warm:]
+    ends = min(ENDS, max(1, len(counted) // 2))
+    return median(counted[-ends:]) / median(counted[:ends]) - 1
+
+
+def measure(people: int, hours: int, warm: int) -> dict[str, Any]:
+    """Live through the hours; the figures."""
+    done, memory, started = Counter[str](), list[float](), time.monotonic()
+    with (
+        tempfile.TemporaryDirectory(prefix="mynah-endurance-") as folder,
+        Server(Path(folder), "--updates", "off") as server,
+        ThreadPoolExecutor(AT_ONCE) as pool,
+    ):
+        admin = server.client(ADMIN)
+        everybody = [add(server, admin, number) for number in range(people)]
+        for hour in range(warm + hours):
+            for each in pool.map(lambda person, hour=hour: person.hour(server, hour), everybody):
+                done += each
+            memory.append(tree_memory(server.pid) / 2**20)
+            print(f"hour {hour + 1 - warm:3}: {memory[-1]:.1f} MB", flush=True)
+        for person in everybody:
+            person.client.close()
+    return {
+        "people": people,
+        "hours": hours,
+        "warm_hours": warm,
+        "done": dict(done),
+        "seconds": time.monotonic() - started,
+        "memory_mb": memory,
+        "growth": growth(memory, warm),
+    }
+
+
+def main() -> None:
+    """Measure, keep, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="three hours of four people")
+    quick = parser.parse_args().quick
+    found = measure(4, 3, 1) if quick else measure(PEOPLE, HOURS, WARM)
+    about = found | {"commit": commit(), "machine": machine(), "quick": quick}
+    write_json(RESULTS / ("work/endurance-quick.json" if quick else "endurance.json"), about)
+    done = ", ".join(f"{count} {what}" for what, count in found["done"].items())
+    rows = [
+        ["done", done],
+        ["memory after the warm-up", f"{found['memory_mb'][found['warm_hours']]:.0f} MB"],
+        ["memory at the end", f"{found['memory_mb'][-1]:.0f} MB"],
+        ["growth", f"{found['growth']:+.1%}"],
+    ]
+    print(columns(["what", "measured"], rows))
+
+
+if __name__ == "__main__":
+    main()
