@@ -128,7 +128,7 @@ def test_four_people_get_the_tokens_that_they_get_here(
 ) -> None:
     """Most likely tokens, fp32 there and here, nobody's version and four people's: 95% of replies to the last token."""
     versions = [None, *(maker.version(f"u_{number}", seed=number, scale=0.1) for number in range(1, 5))]
-    asked = [ask(text, version, 32) for text in QUESTIONS for version in versions]
+    asked = [ask(text, version, 16) for text in QUESTIONS for version in versions]
     engines = {url: Engine(base_files, files, policy=exact, server_url=url) for url in (None, server.url)}
     replies = {}
     for url, engine in engines.items():  # one after the other: a policy belongs to one thread
