@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -59,12 +58,13 @@ class Vllm:
         }  # fmt: skip
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                command,
+                # All its processes end with this one, however this one ends: the pipe closes.
+                ["sh", "-c", '"$@" & cat > /dev/null; kill -9 0', "sh", *command],
                 env={**os.environ, **told},
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=lambda: ctypes.CDLL("libc.so.6").prctl(1, signal.SIGKILL),  # it ends with this process
             )
         wait_for(self._answers, 600)
 
