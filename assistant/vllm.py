@@ -195,11 +195,7 @@ class ModelServer:
         """All drafts of a request."""
         name = None
         try:
-            await self._listed()
-            if version is None:
-                model = self._base
-            else:
-                model = name = await self._taken(version)
+            model = name = await self._taken(version)
             for row, body in enumerate(bodies):
                 room = self._context - len(body["prompt"])
                 body |= {"model": model, "max_tokens": min(body["max_tokens"], room)}
@@ -248,10 +244,13 @@ class ModelServer:
 
     # ---- adapters ---------------------------------------------------------------------------------------------------
 
-    async def _taken(self, version: AdapterVersion) -> str:
-        """The name under which a version is loaded there; it stays so until the request under way is over."""
-        name = f"{version.user_id}-v{version.number}-{version.manifest_sha256[:12]}"
-        folder = str(self._versions.path(version.user_id, version.number).resolve())
+    async def _taken(self, version: AdapterVersion | None) -> str:
+        """The name under which a version (None: the base) is loaded there, until the request under way is over."""
+        name, folder, owner = self._own.blank_name, str(self._own.blank), ""
+        if version is not None:
+            name = f"{version.user_id}-v{version.number}-{version.manifest_sha256[:12]}"
+            folder = str(self._versions.path(version.user_id, version.number).resolve())
+            owner = version.user_id
         async with self._changing:
             cards = await self._listed()
             if gone := [loaded for loaded in self._loaded if loaded not in cards]:
@@ -260,14 +259,15 @@ class ModelServer:
                     del self._loaded[loaded]
                 cards = await self._listed()
             if name not in cards:
-                await asyncio.to_thread(self._versions.check, version)
-                self._loaded[name] = version.user_id
+                if version is not None:
+                    await asyncio.to_thread(self._versions.check, version)
+                self._loaded[name] = owner
                 await self._load(name, folder)
                 cards = await self._listed()
             card = cards.get(name, {})
             if card.get("root") != folder or card.get("parent") != self._base:
                 raise mixed_up(f"{name} should be {folder} on {self._base}, and is listed as {card}")
-            self._loaded[name] = version.user_id
+            self._loaded[name] = owner
             self._loaded.move_to_end(name)
             idle = [other for other in self._loaded if other != name and not self._used[other]]
             for other in idle[: max(0, len(self._loaded) - ROOM)]:
@@ -309,6 +309,7 @@ class ModelServer:
                 if self._wire.lost or (base.get("id"), base.get("root")) != (self._base, self._root):
                     await self._compare(base)
                     await self._tidy(cards)
+            cards = await self._wire.cards()  # the blank adapter was loaded
         return cards
 
     async def _compare(self, base: Card) -> None:

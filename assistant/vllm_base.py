@@ -17,8 +17,9 @@ import numpy as np
 import torch
 
 from adapters.base_model import BaseFiles, load_unquantized, same_weights
-from adapters.files import read_json, write_json
+from adapters.files import read_json, whole_folder, write_json
 from adapters.policy import Policy
+from adapters.versions import fill, manifest_hash
 from assistant.vllm_http import Card
 
 Post = Callable[[str, dict[str, Any]], Awaitable[tuple[int, dict[str, Any]]]]  # (path, body) → status, object
@@ -36,7 +37,11 @@ TEXT = (
 
 
 class OwnBase:
-    """The base here, as a server is to be. ids: tokens of TEXT; logprobs: of each but the first."""
+    """The base here, as a server is to be. ids: tokens of TEXT; logprobs: of each but the first.
+
+    blank: the folder of an adapter that changes nothing, blank_name: its name there. The base writes with it: in vLLM
+    0.32 on a CPU, rows without any adapter get that of a neighbour in the same batch (measured in LOG.md).
+    """
 
     def __init__(self, files: BaseFiles, policy: Policy) -> None:
         """policy: used only now."""
@@ -44,6 +49,8 @@ class OwnBase:
         self.least_context = policy.renderer.max_prompt_tokens + LEAST_REPLY
         self.ids = policy.renderer.reply_ids(TEXT, ended=False)
         self.logprobs = self._kept(policy)
+        self.blank = _blank(files, policy).resolve()
+        self.blank_name = f"mynah-base-{manifest_hash(self.blank)[:12]}"
 
     async def difference(self, card: Card, post: Post) -> str:
         """What makes a server unfit, empty when nothing does. card: of what it serves as its base."""
@@ -60,7 +67,15 @@ class OwnBase:
         _, said = await post("/tokenize", {"model": name, "prompt": TEXT, "add_special_tokens": False})
         if said.get("tokens") != self.ids:
             return "its vocabulary is another"
-        asked = {"model": name, "prompt": self.ids, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
+        # Said twice it is refused, which is just as well.
+        await post("/v1/load_lora_adapter", {"lora_name": self.blank_name, "lora_path": str(self.blank)})
+        asked = {
+            "model": self.blank_name,
+            "prompt": self.ids,
+            "max_tokens": 1,
+            "temperature": 0.0,
+            "prompt_logprobs": 0,
+        }
         _, said = await post("/v1/completions", asked)
         try:
             off = self._off(said)
@@ -91,6 +106,22 @@ class OwnBase:
         places = zip(self.ids[1:], choice["prompt_logprobs"][1:], strict=True)
         found = [float(place[str(token)]["logprob"]) for token, place in places]
         return float(np.abs(np.subtract(found, self.logprobs)).mean())
+
+
+def _blank(files: BaseFiles, policy: Policy) -> Path:
+    """An adapter with B = 0, kept beside the base."""
+    folder = files.folder / f"blank-{policy.split}-{policy.config.rank}"
+    if not folder.exists():
+        policy.new_adapter("blank")
+        state = policy.adapter_state("blank")
+        policy.drop_adapter("blank")
+        try:
+            with whole_folder(folder) as draft:
+                fill(draft, state, policy.lora_config(), {"base_id": files.base_id})
+        except OSError:
+            if not folder.exists():  # else another process was faster
+                raise
+    return folder
 
 
 def _logprobs(model: Any, ids: list[int]) -> list[float]:

@@ -44,7 +44,7 @@ def own_models(base: BaseFiles, folder: Path) -> Path:
             (target / path.name).symlink_to(path)
         elif path.name in ("base.json", "probe.json"):
             shutil.copy(path, target)
-        elif path.name.startswith("latents-"):
+        elif path.name.startswith(("latents-", "blank-")):
             shutil.copytree(path, target / path.name)
     return folder
 

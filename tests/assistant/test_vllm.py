@@ -90,11 +90,12 @@ def test_tokens_go_there_and_come_back_as_text(fake: FakeVllm, far: Engine) -> N
     pieces = "".join(text for _, text in writing.pieces())
     written = writing.result()
     (draft,) = written.drafts
-    assert draft.text == pieces == far.text(draft.ids) and draft.text.startswith(f"{BASE} with 7 goes")
+    assert draft.text == pieces == far.text(draft.ids) and draft.text.startswith("mynah-base-")
     assert (len(draft.ids), draft.ended, draft.finish) == (12, False, "length")
     assert written.prompt_tokens == len(far.render(SEA).ids)
     (body,) = fake.asked
     assert body["prompt"] == far.render(SEA).ids, "a text would be tokenized there, control tokens and all"
+    assert body["model"] != BASE, "rows without an adapter are not safe beside others on every vLLM"
     assert (body["temperature"], body["top_p"], body["max_tokens"], body["seed"]) == (0.8, 0.9, 12, 7)
     assert (body["top_k"], body["repetition_penalty"]) == (0, 1.0), "else the model's own defaults would count"
     assert set(body["stop_token_ids"]) == far.renderer.end_ids
@@ -110,14 +111,14 @@ def test_a_reply_that_ends_by_itself_has_ended(fake: FakeVllm, far: Engine) -> N
 def test_a_stop_string_ends_it_and_is_not_shown(fake: FakeVllm, far: Engine) -> None:
     fake.pause = 0.01
     (draft,) = write(far, replace(ask(tokens=300), stop=(" goes on",))).drafts
-    assert draft.text == f"{BASE} with 1" and draft.finish == "stop"
+    assert draft.text.startswith("mynah-base-") and draft.text.endswith(" with 1") and draft.finish == "stop"
     wait_for(lambda: fake.broken_off == 1, 5)
 
 
 def test_drafts_have_seeds_of_their_own_and_are_told_apart_by_their_beginnings(
     fake: FakeVllm, far: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writing_module, "NARROW_AT", 20)
+    monkeypatch.setattr(writing_module, "NARROW_AT", 30)
     fake.pause = 0.05
     seen: list[Draft] = []
     writing = far.write(ask(copies=6, tokens=100, stream=False, narrow=keeping_last(seen)))
@@ -176,7 +177,8 @@ def test_four_people_at_once_get_what_their_own_version_writes(fake: FakeVllm, f
         for version, writing in zip(versions, together, strict=True):
             (draft,) = writing.result(timeout=60).drafts
             assert far.text(draft.ids).startswith(name_of(version)[: len(draft.text)])
-    assert sorted(fake.loads) == sorted(map(name_of, versions)), "each is loaded once"
+    loads = [name for name in fake.loads if name.startswith("u_far")]
+    assert sorted(loads) == sorted(map(name_of, versions)), "each is loaded once"
     for version in versions:
         assert fake.adapters[name_of(version)] == str(maker.files.path(version.user_id, version.number))
     salts = {body["model"]: body["cache_salt"] for body in fake.asked}
@@ -204,7 +206,7 @@ def test_an_adapter_that_is_listed_with_another_folder_writes_nothing(
     fake.lists_root = str(maker.files.path(other.user_id, 1))
     with pytest.raises(ModelServerError, match="another version than yours"):
         write(far, ask(version))
-    assert fake.asked == []
+    assert fake.asked == [], "nothing was asked of it"
 
 
 def test_a_damaged_version_is_not_loaded(fake: FakeVllm, far: Engine, maker: Maker) -> None:
@@ -213,7 +215,7 @@ def test_a_damaged_version_is_not_loaded(fake: FakeVllm, far: Engine, maker: Mak
     weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
     with pytest.raises(Exception, match="v1 cannot be used"):
         write(far, ask(version))
-    assert fake.loads == []
+    assert not [name for name in fake.loads if name.startswith("u_hurt")]
 
 
 def test_a_person_who_is_forgotten_is_unloaded(fake: FakeVllm, far: Engine, maker: Maker) -> None:
@@ -237,7 +239,7 @@ def test_what_was_not_used_for_longest_is_unloaded(
     loaded = [name for name in fake.adapters if name.startswith("u_room")]
     assert loaded == [name_of(version) for version in versions[1:]]
     write(far, ask(versions[0], tokens=1))
-    assert len(fake.loads) == 4
+    assert len([name for name in fake.loads if name.startswith("u_room")]) == 4
 
 
 # ---- when it is away ----------------------------------------------------------------------------------------------
@@ -261,7 +263,7 @@ def test_killed_in_the_middle_and_started_again(fake: FakeVllm, far: Engine, mak
     fake.start()
     (draft,) = write(far, ask(version, tokens=16)).drafts
     assert draft.text.startswith("u_again-v1-")
-    assert fake.loads == [name_of(version)] * 2
+    assert fake.loads.count(name_of(version)) == 2
 
 
 def test_started_again_between_two_requests(fake: FakeVllm, far: Engine, maker: Maker) -> None:
@@ -431,5 +433,5 @@ def test_a_start_without_the_server_serves_as_soon_as_it_is_there(
     fake.start()
     ada = mynah.accounts.add("Ada", PASSWORD)
     chat = mynah.chat.open(ada)
-    assert mynah.chat.send(ada, chat.id, "Hello", max_tokens=4).replies()[0].text.startswith("base")
+    assert mynah.chat.send(ada, chat.id, "Hello", max_tokens=4).replies()[0].text.startswith("my")
     mynah.close()
