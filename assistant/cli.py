@@ -119,6 +119,16 @@ def build_parser() -> tuple[argparse.ArgumentParser, set[str]]:
     export.add_argument("--format", default="peft", help="peft, merged, gguf or vllm (default: peft)")
     export.add_argument("--out", required=True, type=Path, metavar="FILE", help="the file to write")
 
+    brought = command(
+        subs,
+        "import-adapter",
+        "bring a LoRA adapter made elsewhere as a person's version; it is served once they choose it",
+        commands.import_adapter,
+        (*EVERYWHERE, "update_config"),
+    )
+    brought.add_argument("name", metavar="NAME")
+    brought.add_argument("source", type=Path, metavar="FOLDER_OR_ZIP")
+
     for name, words, run in (
         ("backup", "write everything to one file, also beside a running server", commands.backup),
         ("restore", "unpack a backup into an empty data folder", commands.restore),
