@@ -125,6 +125,15 @@ def build_parser() -> tuple[argparse.ArgumentParser, set[str]]:
     )
     brought.add_argument("--server", default="http://127.0.0.1:7860", metavar="URL", help="a running Mynah's address")
     brought.add_argument("--person", metavar="ID", help="whose, of an export with several people's ratings")
+    adapter = command(
+        subs,
+        "import-adapter",
+        "bring a LoRA adapter made elsewhere as a person's version; it is served once they choose it",
+        commands.import_adapter,
+        (*EVERYWHERE, "update_config"),
+    )
+    adapter.add_argument("name", metavar="NAME")
+    adapter.add_argument("source", type=Path, metavar="FOLDER_OR_ZIP")
 
     for name, words, run in (
         ("backup", "write everything to one file, also beside a running server", commands.backup),

@@ -246,6 +246,45 @@ def export(config: Config, given: dict[str, Any]) -> int:
     return 0
 
 
+def import_adapter(config: Config, given: dict[str, Any]) -> int:
+    """A LoRA adapter made elsewhere as a person's version, which is served once they activate it; exit code 1 when it
+    did not pass the checks."""
+    from adapters.base_model import prepare_base
+    from adapters.versions import VersionFiles
+    from assistant.foreign import bring
+    from assistant.mynah import update_numbers
+    from assistant.settings import Settings
+
+    with _accounts(config) as (accounts, store):
+        user = accounts.find(given["name"])
+        server = holder(config.data_dir)
+        if server is not None and "base_id" not in server:  # its start sweeps away folders that have no row yet
+            raise Conflict(
+                f"{config.data_dir} is in use by {describe(server)}; try again when it has finished or started."
+            )
+        lock = DataLock(config.data_dir, "app.py import-adapter") if server is None else None
+        try:
+            files = prepare_base(config.base_model, config.models_dir, cast("Quantize", config.quantize))
+            numbers = Settings(store, config, update_numbers(config)).numbers
+            version = bring(
+                store, VersionFiles(config.adapters), files, numbers, user, given["source"],
+                lambda line: print(line, file=sys.stderr),
+            )  # fmt: skip
+            _admins(accounts, store).note(COMMAND_LINE, "imported an adapter for", user, version=version.name)
+        finally:
+            if lock is not None:
+                lock.release()
+    if version.status == "rejected":
+        failed = "; ".join(str(check["words"]) for check in version.gate if not check["passed"])
+        print(f"{version.name} of {user.name} did not pass the checks and is never served: {failed}")
+        return REJECTED
+    print(
+        f"{version.name} of {user.name} is there and not in use: they can choose it on “My assistant”, or with "
+        f"POST /v1/me/versions/{version.name}/activate."
+    )
+    return 0
+
+
 # ---- the data folder ----------------------------------------------------------------------------------------------
 
 

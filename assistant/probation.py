@@ -147,7 +147,12 @@ def stories(store: Store, user: User, base_id: str, asks: bool) -> dict[int, str
     }
     gone = {version.number for version in store.versions.versions(user.id) if version.forgotten_at is not None}
     events = [each for each in store.trials.events(user.id) if each.number not in gone]
-    told = {each.number: each.words or silent.get(each.what, "") for each in events}
+    told = {
+        version.number: "It was brought from elsewhere and has learned nothing from your clicks."
+        for version in store.versions.versions(user.id)
+        if version.imported
+    }
+    told |= {each.number: each.words or silent.get(each.what, "") for each in events}
     if (open_trial := standing(store, user, base_id, asks)) is not None:
         told[open_trial.number] = open_trial.words
     return {number: words for number, words in told.items() if words}

@@ -95,6 +95,12 @@ class CorruptFile(MynahError, RuntimeError):
     code = "corrupt_file"
 
 
+class AdapterRefused(MynahError, ValueError):
+    """An adapter that was made elsewhere cannot be used here; nothing of it was kept."""
+
+    code = "adapter_refused"
+
+
 class ExportFailed(MynahError):
     """What was made for use elsewhere did not pass its check, or could not be made; nothing is handed out."""
 

@@ -258,6 +258,11 @@ class AdapterVersion:
         """The name used everywhere outside: v1, v2, …"""
         return f"v{self.number}"
 
+    @property
+    def imported(self) -> bool:
+        """Whether it was brought from elsewhere, not trained here."""
+        return "imported" in self.config
+
     def unusable(self, base_id: str) -> str:
         """Why it can never be served on this base, in a sentence; "" when it can."""
         if self.forgotten_at is not None:

@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from feedback.errors import (
+    AdapterRefused,
     BaseModelError,
     Busy,
     Conflict,
@@ -34,6 +35,7 @@ from feedback.errors import (
 )
 
 STATUS: dict[type[MynahError], int] = {
+    AdapterRefused: 400,
     InvalidInput: 400,
     NotSignedIn: 401,
     NotFound: 404,

@@ -59,6 +59,7 @@ STATUSES = {
     "retired": "replaced",
     "rejected": "not used",
     "rolled back": "taken back",
+    "waiting": "not in use",
     "forgotten": "gone: it had learned from a click that was taken back",
 }
 

@@ -37,7 +37,8 @@ SERVICES = [
 SENTENCES = {
     "adapters/checks.py": None,
     "adapters/job.py": {"read_job"},
-    "adapters/worker.py": {"run_job"},
+    "adapters/memory.py": {""},
+    "adapters/worker.py": {"_reason"},
     "assistant/accounts.py": {"", "__init__"},
     "assistant/administration.py": {"", "_readable"},
     "assistant/evidence.py": {"_click"},
@@ -51,7 +52,7 @@ SENTENCES = {
     "assistant/ray_node.py": {"refusal"},
     "assistant/schedule.py": {"may_start", "forecast", "_opening", "_others", "_labels"},
     "assistant/settings.py": {"__init__"},
-    "assistant/trainer.py": {"_settle", "_crashed"},
+    "assistant/trainer.py": {"_settle", "_crashed", "_guessed"},
     "assistant/turns.py": {"join"},
     "assistant/ui/sign_in.py": {"sign_in"},
     "assistant/updates.py": {"cancel", "start"},
