@@ -92,6 +92,8 @@ NEVER = {
     "seed is {}; it can be 0 to 2**63 - 1.",
     "sign_up is {}; it can be {}.",
     "update_config is {}; there is no such file.",
+    "executor is {}; it can be {}.",
+    "ray_address is {}; it must be host:port of the cluster's head, or auto.",
     'messages must be a list that is not empty: [{"role": "user", "content": ".."}].',
     "{} must be an object with role and content.",
     "{}.content has a part of type {}; only text is read.",
