@@ -204,12 +204,15 @@ def test_a_node_with_another_base_says_so(mynah: Mynah, cluster: RayCluster) -> 
     node = cluster.add()
     (base,) = [path for path in (node.data.parent / "models").iterdir() if path.is_dir()]
     base.rename(base.with_name("another-000000000000"))
-    (mynah.files.folder / "base.json").write_text('{"name": "x", "source": "/nowhere/model", "identity": "x"}')
+    about = mynah.files.folder / "base.json"
+    whole = about.read_text()
+    about.write_text('{"name": "x", "source": "/nowhere/model", "identity": "x"}')
     ada = somebody(mynah)
     with closing(updates_of(mynah)) as updates:
         updates.start()
         update = updates.request(ada)
         wait_for(lambda: ended(mynah, update))
+    about.write_text(whole)
     assert now(mynah, update).state == "failed"
     assert "cannot do it" in now(mynah, update).reason and "no such folder" in now(mynah, update).reason
 
@@ -284,12 +287,11 @@ def test_a_server_that_is_killed_goes_on_with_its_jobs_when_it_starts_again(
         job = config.jobs / update.id
         wait_for(lambda: (job / "checkpoint" / "own.safetensors").exists())
         worker = node.workers[0]
-        server.kill()
-        server.wait()
-        wait_for(lambda: over(worker), 20)
+        ended_with(server)
+        wait_for(lambda: over(worker), 60)
         assert store.versions.update(ada.id, update.id).state == "running"
     finally:
-        server.kill()
+        ended_with(server)
     server, address = serve()
     try:
         wait_for(lambda: store.versions.update(ada.id, update.id).state in ("promoted", "failed"))
@@ -302,8 +304,14 @@ def test_a_server_that_is_killed_goes_on_with_its_jobs_when_it_starts_again(
         assert store.versions.update(ada.id, again.id).state == "paused"
         wait_for(lambda: not node.workers and not node.jobs, 20)
     finally:
-        server.kill()
+        ended_with(server)
         store.close()
+
+
+def ended_with(server: subprocess.Popen[str]) -> None:
+    """Killed, if it has not ended yet."""
+    server.kill()
+    server.communicate()
 
 
 def _numbers(path: Path | None) -> dict[str, object]:
