@@ -44,8 +44,6 @@ BASE_SHARE = 1.5  # of the base's unquantized weights that it takes
 SENT = ("job.json", "heads.safetensors", "metrics.jsonl")
 SENT_FOLDERS = ("latents", "parent", "checkpoint")
 
-KNOCK = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1])"
-NODE_DEATH = re.compile("node (died|failed|has died)|NODE_DIED", re.IGNORECASE)
 HAPPENED = {
     "memory": "The node that trained it ran out of memory",
     "node": "The node that trained it was lost",
@@ -239,15 +237,18 @@ def what_happened(error: RayError) -> str:
         return HAPPENED["memory"]
     if isinstance(error, ActorDiedError) and "__init__" in text:
         return refusal("?", text.strip().splitlines()[-1])
-    if isinstance(error, ActorDiedError) and not NODE_DEATH.search(text):
+    if isinstance(error, ActorDiedError) and not re.search(
+        "node (died|failed|has died)|NODE_DIED", text, re.IGNORECASE
+    ):
         return HAPPENED["process"]
     return HAPPENED["node"]
 
 
 def lets_anybody_in(address: str) -> bool:
     """Whether a cluster answers to somebody who shows no token."""
+    knock = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1])"
     stranger = {**os.environ, "RAY_AUTH_MODE": "disabled"}
-    command = [sys.executable, "-c", KNOCK, address]
+    command = [sys.executable, "-c", knock, address]
     with contextlib.suppress(subprocess.TimeoutExpired):
         return subprocess.run(command, env=stranger, capture_output=True, timeout=30).returncode == 0
     return False

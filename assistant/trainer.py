@@ -36,6 +36,7 @@ PATIENCE_SECONDS = 4.0  # for a worker to leave its checkpoint; a server must be
 CHATTING_SECONDS = 15.0  # after the last reply, chat still counts as going on
 MAX_CRASHES = 3
 OWN_PROMPTS = 200
+CRASHED = "Update %s, attempt %d: %s"  # in the server's log
 
 log = logging.getLogger(__name__)
 Progress = Callable[[Update], None]
@@ -207,7 +208,7 @@ class Trainer:
         but not for ever."""
         self._crashes[update.id] += 1
         how = lost or f"Training was ended from outside (exit code {code})"
-        log.warning("Update %s, attempt %d: %s", update.id, self._crashes[update.id], how)
+        log.warning(CRASHED, update.id, self._crashes[update.id], how)
         if self._crashes[update.id] < MAX_CRASHES:
             self._store.versions.set_state(update.id, "paused", f"{how}; it goes on where it was.")
         elif lost:

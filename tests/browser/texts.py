@@ -98,6 +98,8 @@ NEVER = {
     "{} answered {} to GET /v1/models, not as vLLM does; --vllm-url must be where a vLLM server is.",
     "The model server at {} serves {}, which cannot write for {}: {}. Start it with {} (docs/OPERATING.md has the "
     "command), or start Mynah with its base.",
+    "executor is {}; it can be {}.",
+    "ray_address is {}; it must be host:port of the cluster's head, or auto.",
     'messages must be a list that is not empty: [{"role": "user", "content": ".."}].',
     "{} must be an object with role and content.",
     "{}.content has a part of type {}; only text is read.",
