@@ -12,12 +12,13 @@ import json
 import math
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+from feedback.types import wall
 
 TEMPORARY = ".tmp-"
 
@@ -114,7 +115,7 @@ def alone(path: Path, *, wait: bool = False) -> Iterator[bool]:
 def sweep(folder: Path, older: float = 0.0) -> list[str]:
     """Remove what killed writers left below a folder; the names of what went. older: only what nobody has touched for
     so many seconds, where others may be writing."""
-    newest = time.time() - older if older else math.inf
+    newest = wall().timestamp() - older if older else math.inf
     debris = [path for path in folder.rglob(f"{TEMPORARY}*") if _touched(path) <= newest]
     for path in debris:
         if path.is_dir():

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from adapters.base_model import BaseFiles, load_unquantized, same_weights
-from adapters.files import read_json, whole_folder, write_json
+from adapters.files import read_json, sha256_json, whole_folder, write_json
 from adapters.policy import Policy
 from adapters.versions import fill, manifest_hash
 from assistant.vllm_http import Card
@@ -50,7 +50,8 @@ class OwnBase:
         self.ids = policy.renderer.reply_ids(TEXT, ended=False)
         self.logprobs = self._kept(policy)
         self.blank = _blank(files, policy).resolve()
-        self.blank_name = f"mynah-base-{manifest_hash(self.blank)[:12]}"
+        # Of its folder too: another Mynah at the same server has its own.
+        self.blank_name = f"mynah-base-{sha256_json([manifest_hash(self.blank), str(self.blank)])[:12]}"
 
     async def difference(self, card: Card, post: Post) -> str:
         """What makes a server unfit, empty when nothing does. card: of what it serves as its base."""

@@ -128,8 +128,8 @@ def measure(people: int, hours: int, warm: int) -> dict[str, Any]:
                 done += each
             memory.append(tree_memory(server.pid) / 2**20)
             print(f"hour {hour + 1 - warm:3}: {memory[-1]:.1f} MB", flush=True)
-        for person in everybody:
-            person.client.close()
+        for client in (admin, *(person.client for person in everybody)):
+            client.close()
     return {
         "people": people,
         "hours": hours,

@@ -77,3 +77,8 @@ def store() -> Iterator[Store]:
     opened = Store(None)
     yield opened
     opened.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that none of it is left for one process alone in the end."""
+    items.sort(key=lambda item: "security" not in item.path.parts)

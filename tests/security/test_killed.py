@@ -86,11 +86,11 @@ def test_a_worker_killed_at_any_moment_comes_to_the_same_candidate(
     seconds, lines, expected = monotonic() - begun, reached(jobs.count), come_out(whole)
 
     kills = 0
-    while kills < cases(50):
+    while kills < cases(30):
         job = jobs.new(f"after-{kills}")
         code, left = KILLED, lines
         while code == KILLED:
-            if kills == cases(50):
+            if kills == cases(30):
                 code = jobs.start(job).wait()
             elif kills % 2:
                 code = wait_or_kill(jobs.start(job), random.uniform(0, seconds))
@@ -268,7 +268,7 @@ def test_a_server_killed_while_it_updates_serves_the_old_version_or_the_new(plac
         begun = monotonic()
         assert ada.end_of(ada.post("/v1/me/updates")["update_id"]) == "promoted"
         seconds = monotonic() - begun
-        for _ in range(cases(20)):
+        for _ in range(cases(10)):
             old, _ = served(place)
             update_id = ada.post("/v1/me/updates")["update_id"]
             sleep(random.uniform(0, seconds))
