@@ -72,6 +72,8 @@ class Vllm:
         """All its processes at once."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        assert self.process.stdin is not None
+        self.process.stdin.close()
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()[-4000:]
