@@ -26,7 +26,8 @@ run: setup  ## start Mynah; the first run fetches the base model and makes the a
 test: setup  ## every test, the browser tests included
 	sh deploy/install-chromium.sh
 	# Servers and workers run side by side: more threads than cores only spin. Much of a test is waiting: three at once.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
+	# In the order that tests/conftest.py says: the longest files first.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 soak: setup  ## the tests of chance with their whole counts; `make test` tries a tenth (tests/soak.py)
 	OMP_NUM_THREADS=1 MYNAH_SOAK=1 $(BIN)/python -m pytest tests/security tests/feedback --timeout 14400

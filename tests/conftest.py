@@ -81,4 +81,4 @@ def store() -> Iterator[Store]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest comes first, so that none of it is left for one process alone in the end."""
-    items.sort(key=lambda item: "security" not in item.path.parts)
+    items.sort(key=lambda item: not ({"security", "browser"} & set(item.path.parts)))

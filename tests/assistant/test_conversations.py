@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from assistant import turn as turn_module
 from assistant.asking import EVERY
 from assistant.trash import Trash
+from assistant.writing import Draft
 from feedback.errors import Conflict, InvalidInput, NotFound
 from feedback.store import Store
 from tests.assistant.conftest import Service
@@ -156,8 +158,11 @@ def turns(service: Service, conversation: str, count: int) -> list[bool]:
 @pytest.fixture
 def curious(monkeypatch: pytest.MonkeyPatch) -> None:
     """Any answer is worth asking for, whatever was drawn: how often Mynah asks is then a matter of its own rules."""
-    monkeypatch.setattr(turn_module, "LEAST_BITS", 0.0)
-    monkeypatch.setattr(turn_module, "fitness", lambda *_: (False, False, False))
+
+    def other(judge: object, first: Draft, drafts: Sequence[Draft], prompt: str) -> Draft:
+        return next(draft for draft in drafts if draft is not first)
+
+    monkeypatch.setattr(turn_module.Judge, "worth_asking", other)
 
 
 def test_one_turn_in_five_at_most_asks_with_and_without_labels(service: Service, curious: None) -> None:
