@@ -35,6 +35,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from adapters import expanded
 from adapters.files import read_json, sha256_file, sha256_json, whole_folder, write_json
 from adapters.wheel import DEFAULT_WHEEL, fetch_member
 from feedback.errors import BaseModelError
@@ -134,11 +135,11 @@ def load_base(files: BaseFiles, *, expand: bool | None = None) -> tuple[PreTrain
         tokenizer = AutoTokenizer.from_pretrained(files.full, local_files_only=True)
     if files.quantize != "none":
         if expand is None:
-            expand = device == "cpu" and _fits_expanded(model)
+            expand = device == "cpu" and expanded.fits(model, dtype)
         if expand:
-            _expand(model, dtype)
+            expanded.expand(model, dtype)
         else:
-            _cure_cpu_gradients(model)
+            expanded.cure_cpu_gradients(model)
     model.requires_grad_(False)
     return model.eval(), tokenizer
 
@@ -285,77 +286,6 @@ def _quantize(full: Path, target: Path, quantize: Quantize) -> None:
             local_files_only=True,
         )
         model.save_pretrained(draft)
-
-
-def fast_4bit_kernels() -> bool:
-    """Whether bitsandbytes has a kernel here that multiplies by 4-bit weights without unpacking them first."""
-    from bitsandbytes.functional import has_avx512bf16
-
-    return bool(has_avx512bf16())
-
-
-def _fits_expanded(model: PreTrainedModel) -> bool:
-    """Whether plain matrices of all quantized weights take less than an eighth of the machine's memory.
-
-    Not of what is free at the moment: the last bits of a reply depend on it, and the same seed is to give the same one.
-    """
-    numbers = sum(module.in_features * module.out_features for module in _quantized_linears(model).values())
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return numbers * compute_dtype("cpu").itemsize < memory / 8
-
-
-def _quantized_linears(model: PreTrainedModel) -> dict[str, Any]:
-    import bitsandbytes as bnb
-
-    kinds = (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt)
-    return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
-
-
-@dataclass(frozen=True)
-class FourBit:
-    """Weights as bitsandbytes packs them: (N·K/2, 1) bytes, and their scales and shape."""
-
-    data: torch.Tensor
-    state: Any
-
-
-class Expanded(torch.nn.Linear):
-    """A quantized layer whose values are a plain matrix. four_bit: the same values as they were, for whoever has a
-    kernel for them and until they are taken; None where they were not in 4 bits or there is no such kernel."""
-
-    four_bit: FourBit | None = None
-
-
-def _expand(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Replace quantized layers by plain ones that hold the very same values."""
-    from peft.utils.integrations import dequantize_bnb_weight
-
-    for name, module in _quantized_linears(model).items():
-        plain = Expanded(module.in_features, module.out_features, bias=module.bias is not None, device="meta")
-        state = getattr(module, "state", None)
-        if fast_4bit_kernels() and (packing := getattr(module.weight, "quant_state", None)) is not None:
-            plain.four_bit = FourBit(module.weight.data, packing)
-        plain.weight = torch.nn.Parameter(dequantize_bnb_weight(module.weight, state=state).to(dtype), False)
-        if module.bias is not None:
-            plain.bias = torch.nn.Parameter(module.bias.to(dtype), False)
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, plain)
-    # Otherwise PEFT and transformers would still take it for a quantized model.
-    model.is_quantized = model.is_loaded_in_4bit = model.is_loaded_in_8bit = False
-    model.quantization_method = model.hf_quantizer = None
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-
-
-def _cure_cpu_gradients(model: PreTrainedModel) -> None:
-    """Keep bitsandbytes 0.50 from repacking weights for a CPU kernel that has no autograd.
-
-    After a repacking forward, gradients below the layer are silently wrong or missing; PPO alternates exactly these
-    modes.
-    """
-    for module in _quantized_linears(model).values():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
 
 
 @contextlib.contextmanager

@@ -121,9 +121,10 @@ def _unzipped(source: Path, wanted: Mapping[str, int]) -> dict[str, bytes]:
                 with archive.open(member) as file:
                     found[name] = _at_most(file.read(wanted[name] + 1), name, wanted[name])
             return found
+    except AdapterRefused:
+        raise
+    # RuntimeError: it is encrypted; NotImplementedError: packed in a way that Python does not know.
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, AdapterRefused):
-            raise
         raise AdapterRefused(f"{source.name} is no zip that can be read ({error}).") from error
 
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedModel
 
-from adapters.base_model import Expanded, FourBit, fast_4bit_kernels
+from adapters.expanded import Expanded, FourBit, fast_4bit_kernels
 
 FEW = 4  # rows that the fused kernels, for 4-bit weights and for attention, are made for
 TOGETHER = 2 * FEW  # up to so many rows go that way, where the result of a row is its own

@@ -34,8 +34,8 @@ class RewardConfig:
     """Weights of the guards, in the head's units (logits of a click).
 
     pessimism: standard deviations below the mean. length_slack: standard deviations of the base's log length that are
-    free. free_repetition: share of repeated word triples that is free. coined: a tenth of the words made up, more than
-    the base does, costs a tenth of it.
+    free. free_repetition: share of repeated word triples that is free. coined: for a
+    reply of nothing but made-up words, and in proportion for what exceeds the base's share of them.
     """
 
     pessimism: float = 0.5

@@ -27,7 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from adapters.base_model import DEFAULT_BASE, Expanded, prepare_base
+from adapters.base_model import DEFAULT_BASE, prepare_base
+from adapters.expanded import Expanded
 from adapters.files import write_json
 from adapters.policy import Policy
 from adapters.prompts import shipped_prompts

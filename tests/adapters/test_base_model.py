@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from adapters import base_model
+from adapters import expanded as in_memory
 from adapters.base_model import (
     DEFAULT_BASE,
     BaseFiles,
@@ -78,7 +79,7 @@ def test_another_base_has_another_id(toy: Path, tmp_path: Path) -> None:
 def test_a_quantized_base_holds_the_same_values_however_it_is_loaded(base_files: BaseFiles) -> None:
     packed, _ = load_base(base_files, expand=False)
     plain, _ = load_base(base_files, expand=True)
-    assert base_model._quantized_linears(packed) and not base_model._quantized_linears(plain)
+    assert in_memory.quantized_linears(packed) and not in_memory.quantized_linears(plain)
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
         left, right = packed(ids).logits.float(), plain(ids).logits.float()
@@ -93,9 +94,9 @@ def test_whether_it_is_expanded_is_a_matter_of_the_machine_and_not_of_the_moment
     needed = 106_168_320 * base_model.compute_dtype("cpu").itemsize
     for memory, expanded in ((8 * needed, False), (8 * needed + 1, True)):
         pages = {"SC_PHYS_PAGES": memory, "SC_PAGE_SIZE": 1}
-        monkeypatch.setattr(base_model.os, "sysconf", pages.__getitem__)
+        monkeypatch.setattr(in_memory.os, "sysconf", pages.__getitem__)
         model, _ = load_base(base_files)
-        assert bool(base_model._quantized_linears(model)) is not expanded
+        assert bool(in_memory.quantized_linears(model)) is not expanded
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 from transformers.cache_utils import Cache
 
 from adapters import lean
-from adapters.base_model import BaseFiles, FourBit, load_base
+from adapters.base_model import BaseFiles, load_base
 from adapters.decoding import Generation, Sampling, step_together
+from adapters.expanded import FourBit
 from adapters.lean import lean_step_for
 from adapters.lean_layers import pack
 from adapters.policy import Policy

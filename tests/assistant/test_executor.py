@@ -94,6 +94,14 @@ class Stage:
     def close(self) -> None:
         pass
 
+    def wait_until_began(self, count: int, job: str = "") -> None:
+        """Until so many have begun, or this one so many times."""
+        wait_for(lambda: sum(job in ("", each.job.name) for each in self.began) >= count)
+
+
+def wait_until(updates: Updates, user: User, update_id: str, state: str) -> None:
+    wait_for(lambda: updates.get(user, update_id).state == state)
+
 
 @pytest.fixture(scope="module")
 def mynah(base_files: BaseFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mynah]:
@@ -133,15 +141,17 @@ def test_as_many_at_once_as_there_is_room_for_the_oldest_request_first(mynah: My
         asked = [updates.request(user).id for user in people]
         updates.start()
         for turn in range(len(people)):
-            wait_for(lambda turn=turn: len(stage.began) >= min(turn + 2, len(people)))  # type: ignore[misc]
+            stage.wait_until_began(min(turn + 2, len(people)))
             assert {job.job.name for job in stage.on} == set(asked[turn : turn + 2])
             places = [updates.forecast(user).position for user in people[turn:]]
             assert places == [0, 0, 2, 3][: len(places)]
             if places[2:]:
                 assert "2 run at a time" in updates.forecast(people[turn + 2]).why
-            stage.began[turn].ends(FAILED)
-            wait_for(lambda turn=turn: updates.get(people[turn], asked[turn]).state == "failed")  # type: ignore[misc]
-    assert [job.job.name for job in stage.began] == asked and stage.most == 2
+            next(job for job in stage.on if job.job.name == asked[turn]).ends(FAILED)
+            wait_until(updates, people[turn], asked[turn], "failed")
+    began = [job.job.name for job in stage.began]
+    assert set(began[:2]) == set(asked[:2]), "two begin at once, each in a thread of its own: either may be the first"
+    assert began[2:] == asked[2:] and stage.most == 2
 
 
 def test_what_is_lost_begins_again_but_not_for_ever(mynah: Mynah, people: list[User]) -> None:
@@ -155,11 +165,11 @@ def test_what_is_lost_begins_again_but_not_for_ever(mynah: Mynah, people: list[U
         updates.cancel(eve, unwanted)
         wait_for(lambda: len(stage.on) == 2)
         for number in range(MAX_CRASHES):
-            wait_for(lambda number=number: sum(j.job.name == lost for j in stage.began) == number + 1)  # type: ignore[misc]
+            stage.wait_until_began(number + 1, lost)
             (now,) = [job for job in stage.on if job.job.name == lost]
             (mynah.config.jobs / lost / "checkpoint").mkdir(exist_ok=True)
             now.ends(LOST, LOST_BECAUSE)
-        wait_for(lambda: updates.get(ada, lost).state == "failed")
+        wait_until(updates, ada, lost, "failed")
         assert updates.get(ada, lost).reason == f"{LOST_BECAUSE}; it was tried {MAX_CRASHES} times."
         assert updates.get(bob, goes_on).state == "running" and updates.get(eve, unwanted).state == "cancelled"
     assert updates.get(bob, goes_on).state == "paused"
@@ -179,7 +189,7 @@ def test_a_second_result_of_one_job_makes_no_second_version(mynah: Mynah, people
         wait_for(lambda: len(stage.began) == 2)
         make_result(mynah, first.job)
         stage.began[1].ends(DONE)
-        wait_for(lambda: updates.get(ada, update.id).state == "promoted")
+        wait_until(updates, ada, update.id, "promoted")
         first.ends(DONE)
         make_result(mynah, first.job)  # it writes where its job was
         updates._trainer.work(update, lambda update: None)
@@ -206,9 +216,10 @@ def make_result(mynah: Mynah, job: Path) -> None:
 def test_local_is_the_default() -> None:
     executor = make_executor(Config())
     assert isinstance(executor, LocalExecutor) and executor.room() == 1
-    for given in ({"executor": "slurm"}, {"ray_address": "somewhere"}):
-        with pytest.raises(InvalidInput, match=next(iter(given))):
-            Config(**given)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="executor"):
+        Config(executor="slurm")
+    with pytest.raises(InvalidInput, match="ray_address"):
+        Config(ray_address="somewhere")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 
 import httpx
 import openai
 import pytest
-import uvicorn
 
 from adapters.base_model import BaseFiles
-from assistant.api.app import create_app
 from assistant.mynah import Mynah
-from tests.assistant.serving import PASSWORD, open_mynah, own_models, settings, wait_for
+from tests.assistant.serving import PASSWORD, listening, open_mynah, own_models, settings, wait_for
 
 HELLO: list[openai.types.chat.ChatCompletionMessageParam] = [{"role": "user", "content": "Name a colour."}]
 
@@ -28,16 +25,8 @@ def mynah(base_files: BaseFiles, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def address(mynah: Mynah) -> Iterator[str]:
-    """A real server in a thread."""
-    settings = uvicorn.Config(create_app(mynah, browser=False), port=0, log_config=None, timeout_graceful_shutdown=1)
-    server = uvicorn.Server(settings)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    wait_for(lambda: server.started)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
+    with listening(mynah) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

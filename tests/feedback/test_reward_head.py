@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feedback.likelihood import Act, Array, Evidence, Prior
 from feedback.population import load_population
-from feedback.reward_head import Act, Array, Prior, RewardHead, _Evidence, fit, prior_head, pulls
+from feedback.reward_head import RewardHead, fit, prior_head, pulls
 from tests.feedback.helpers import pair, ranking, reply_row
 
 WIDTH = 6
@@ -71,7 +72,7 @@ def test_a_ranking_counts_as_its_choices_not_as_all_pairs() -> None:
     rows = np.array([[2.0], [1.0], [0.0]])
     w = np.array([0.4])
     prior = Prior(np.zeros(1), np.ones(1))
-    value = _Evidence([ranking(rows, (0,), (1,), (2,))], prior, 1).at(np.append(w, 0.0)).value
+    value = Evidence([ranking(rows, (0,), (1,), (2,))], prior, 1).at(np.append(w, 0.0)).value
     first = math.exp(0.8) / (math.exp(0.8) + math.exp(0.4) + 1)
     second = math.exp(0.4) / (math.exp(0.4) + 1)
     assert value == pytest.approx(math.log(first) + math.log(second))
@@ -86,7 +87,7 @@ PLAIN_ONE = Prior(np.zeros(1), np.ones(1), width_steps=0)
 
 
 def test_a_pair_is_the_ranking_of_two() -> None:
-    two = _Evidence([pair(UNIT[0], UNIT[1])], PLAIN, WIDTH).at(np.arange(WIDTH + 1.0))
+    two = Evidence([pair(UNIT[0], UNIT[1])], PLAIN, WIDTH).at(np.arange(WIDTH + 1.0))
     assert two.value == pytest.approx(-math.log(1 + math.exp(1.0)))  # u = (0, 1): the worse one is ahead by 1
 
 
@@ -140,7 +141,7 @@ def test_a_correction_holds_against_clicks_and_is_no_label() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_gradient_and_curvature_are_those_of_the_likelihood(seed: int) -> None:
     prior = replace(PLAIN, tie=0.7)
-    evidence = _Evidence(some_acts(12, seed), prior, WIDTH)
+    evidence = Evidence(some_acts(12, seed), prior, WIDTH)
     at = np.random.default_rng(seed).normal(size=WIDTH + 1)
     point, step = evidence.at(at), 1e-5
     shifted = [(evidence.at(at + step * e), evidence.at(at - step * e)) for e in np.eye(WIDTH + 1)]
@@ -153,7 +154,7 @@ def test_the_fit_is_a_mode() -> None:
     acts = some_acts(40, 1)
     head = fit(acts, PLAIN)
     weights = np.append(head.mean, head.threshold)
-    pull = _Evidence(acts, PLAIN, WIDTH).at(weights).gradient
+    pull = Evidence(acts, PLAIN, WIDTH).at(weights).gradient
     widths = np.append(PLAIN.sd, PLAIN.threshold_sd)
     assert np.abs(pull - weights / widths**2).max() < 0.02
 
@@ -219,8 +220,8 @@ def test_what_the_acts_speak_for_is_the_slope_of_the_evidence() -> None:
     prior = Prior(np.zeros(2), np.ones(2), quiet=1)
     once = pair(np.array([0.0, 3.0]), np.array([0.0, 0.0]))
     at = np.zeros(2)
-    assert _Evidence([once], prior, 1).spoken_for(at) == pytest.approx([0.0])
-    assert _Evidence([once, once], prior, 1).spoken_for(at) == pytest.approx([4.5])
+    assert Evidence([once], prior, 1).spoken_for(at) == pytest.approx([0.0])
+    assert Evidence([once, once], prior, 1).spoken_for(at) == pytest.approx([4.5])
 
 
 @pytest.mark.parametrize("quiet", [3, 4])

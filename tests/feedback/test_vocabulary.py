@@ -104,10 +104,11 @@ def accuracy(head: RewardHead, taste: Callable[[str], float], seed: int) -> floa
 def gain(words: list[str], count: int) -> tuple[float, float]:
     """Mean accuracy over five people who like some words: with the words' measures, and deaf to them."""
     taste, deaf = share(words), replace(POPULATION.prior, heard=0)
-    return tuple(  # type: ignore[return-value]
-        float(np.mean([accuracy(taught(taste, count, seed, prior), taste, seed) for seed in range(5)]))
-        for prior in (POPULATION.prior, deaf)
-    )
+
+    def mean(prior: Prior) -> float:
+        return float(np.mean([accuracy(taught(taste, count, seed, prior), taste, seed) for seed in range(5)]))
+
+    return mean(POPULATION.prior), mean(deaf)
 
 
 def test_a_taste_that_no_trait_names_is_learned_through_words() -> None:

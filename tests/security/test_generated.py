@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
@@ -23,7 +23,7 @@ from feedback.errors import NotFound
 from tests.assistant.serving import teach
 from tests.security.test_routes import ADMIN, MINE, OBJECTS
 from tests.security.world import Somebody, Things, World
-from tests.soak import SOAK, cases
+from tests.soak import cases, generated
 
 # No number between 4 and 2048: as max_tokens it would let the model write that much.
 NUMBERS = st.sampled_from([-(2**63) - 1, -(2**31), -1, 0, 1, 2, 3, 4, 9999, 2**31, 2**53 + 1, 2**63, 2**64, 10**30])
@@ -159,13 +159,7 @@ class Cast:
 def test_no_request_is_answered_with_a_defect(world: World, caplog: pytest.LogCaptureFixture) -> None:
     cast, document, counted = Cast(world), world.app.openapi(), dict.fromkeys(("2", "4"), 0)
 
-    @settings(
-        max_examples=cases(10_000),
-        deadline=None,
-        database=None,
-        derandomize=not SOAK,
-        suppress_health_check=list(HealthCheck),
-    )
+    @generated(10_000)
     @given(requests(document))
     def check(asked: tuple[str, str, str, dict[str, Any]]) -> None:
         who, method, path, sent = asked

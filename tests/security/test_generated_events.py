@@ -11,14 +11,14 @@ import logging
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.assistant.serving import wait_for
 from tests.security.test_events import ADMIN, PEOPLE, REFUSED, Try, events_of
 from tests.security.test_generated import ANYTHING, ATOMS, NUMBERS, TEXTS, Cast, changed
 from tests.security.world import SECRET, World
-from tests.soak import SOAK, cases
+from tests.soak import cases, generated
 
 WORKING = [(name, each) for table in (PEOPLE, ADMIN) for name, tries in table.items() for each in tries]
 DEFECT = "Something went wrong on the server"  # the notice of an error that nobody named
@@ -76,13 +76,7 @@ def test_no_call_of_an_event_is_answered_with_a_defect(
     cast, numbers, hers = Cast(world), events_of(world), world.shown
     before, counted = world.state(world.owner), dict.fromkeys(("done", "refused", "400", "401"), 0)
 
-    @settings(
-        max_examples=cases(10_000),
-        deadline=None,
-        database=None,
-        derandomize=not SOAK,
-        suppress_health_check=list(HealthCheck),
-    )
+    @generated(10_000)
     @given(calls(numbers))
     def check(asked: tuple[str, bool, str, bytes]) -> None:
         who, of_ada, query, body = asked
