@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse
-from pydantic import StrictBool
+from pydantic import Field, StrictBool
 from starlette.background import BackgroundTask
 
 from assistant.adoption import remove as delete_folder
@@ -23,7 +23,7 @@ from assistant.exports import check_format, export_to, find_version
 from assistant.mynah import Mynah
 from feedback.types import User
 
-router = APIRouter(prefix="/v1/admin")
+router = APIRouter(prefix="/v1/admin", tags=["Admins"])
 Entry = Annotated[int | None, Query(ge=0, lt=2**63)]  # what the database can count
 
 
@@ -38,21 +38,21 @@ class NewPerson(Strict):
 class Change(Strict):
     """What is to be different about an account."""
 
-    disabled: StrictBool | None = None
-    password: str | None = None
+    disabled: StrictBool | None = Field(None, description="`true` ends sessions and keys at once")
+    password: str | None = Field(None, description="a new one; signs every browser of theirs out")
 
 
 class Note(Strict):
     """Whom an invitation is for."""
 
-    note: str = ""
+    note: str = Field("", description="whom it is for, in the admin's own words")
 
 
 class Value(Strict):
     """A setting, as text or number."""
 
-    name: str
-    value: str | int | float
+    name: str = Field(description="as `GET /v1/admin/settings` lists it")
+    value: str | int | float = Field(description="as text or number")
 
 
 @router.get("/users")
@@ -92,7 +92,10 @@ def versions(name: str, mynah: Served, admin: Admin) -> dict[str, Any]:
 
 @router.get("/users/{name}/versions/{version}/export")
 def export(name: str, version: str, mynah: Served, admin: Admin, format: str = "peft") -> FileResponse:
-    """A version as a zip, made and checked now: about twenty seconds."""
+    """A version as a zip, made and checked now: about twenty seconds.
+
+    `format` is `peft`, `merged`, `gguf` or `vllm`.
+    """
     kind, user = check_format(format), mynah.accounts.find(name)
     found = find_version(mynah.store, user, version)
     mynah.config.jobs.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ def create_app(mynah: Mynah, *, browser: bool = True) -> FastAPI:
         openapi_url="/v1/openapi.json",  # like all under /v1 only for those with a key or a session
         docs_url=None,  # these two pages load their scripts from elsewhere
         redoc_url=None,
+        responses={"default": {"model": errors.Failure, "description": "An error, in words"}},
         middleware=[
             Middleware(Counted, traffic=traffic),
             Middleware(Caught),
@@ -36,14 +37,14 @@ def create_app(mynah: Mynah, *, browser: bool = True) -> FastAPI:
     for group in (models, chat, feedback, me, versions, admin):
         app.include_router(group.router)
 
-    @app.get("/healthz")
+    @app.get("/healthz", tags=["The server"])
     def healthz() -> dict[str, str]:
         """Whether the server answers; open to all."""
         return {"status": "ok"}
 
-    @app.get("/metrics", response_class=PlainTextResponse)
+    @app.get("/metrics", response_class=PlainTextResponse, tags=["The server"])
     def metrics_page(mynah: Served, traffic: Counts, admin: Admin) -> PlainTextResponse:
-        """Prometheus' text format."""
+        """Prometheus' text format, for admins; it names nobody."""
         return PlainTextResponse(metrics.render(mynah, traffic), media_type=metrics.CONTENT_TYPE)
 
     @app.api_route("/v1/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)

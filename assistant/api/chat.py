@@ -25,7 +25,7 @@ from assistant.turn import Turn
 from feedback.errors import InvalidInput
 from feedback.types import Reply, User, new_id, wall
 
-router = APIRouter()
+router = APIRouter(tags=["Chat"])
 MAX_CHOICES = 4
 LOOK_SECONDS = 0.25  # how often a waiting request looks whether its client is still there
 T = TypeVar("T")
@@ -36,37 +36,46 @@ class Extension(BaseModel):
     """What only Mynah knows."""
 
     model_config = ConfigDict(extra="forbid")
-    arm: str = "auto"
-    learn: StrictBool = True
+    arm: str = Field("auto", description="`auto`, or one of the arms above")
+    learn: StrictBool = Field(True, description="`false` keeps the exchange out of all learning")
 
 
 class StreamOptions(BaseModel):
     """OpenAI's."""
 
-    include_usage: bool | None = None
+    include_usage: bool | None = Field(None, description="a last chunk with the numbers of tokens")
 
 
 class Completion(BaseModel):
     """The request. Fields of OpenAI's that change nothing here (user, metadata, …) are let through."""
 
     model_config = ConfigDict(extra="allow")
-    model: str
-    messages: Any
-    n: int | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop: Any = None
-    stream: bool | None = None
+    model: str = Field(description="`mynah`, `base`, or one of your versions, as `GET /v1/models` lists them")
+    messages: Any = Field(
+        description='`[{"role": "system" | "user" | "assistant", "content": "…"}, …]`, a user\'s last'
+    )
+    n: int | None = Field(None, description=f"1 to {MAX_CHOICES} choices; more than one come unranked, to be compared")
+    max_tokens: int | None = Field(None, description="of the reply; the server's `--max-tokens` when left out")
+    max_completion_tokens: int | None = Field(
+        None, description="the same under OpenAI's newer name, which counts first"
+    )
+    temperature: float | None = Field(None, description="0.8 when left out")
+    top_p: float | None = Field(None, description="1 when left out")
+    seed: int | None = Field(None, description="the same seed, version, head and explicit arm write the same text")
+    stop: Any = Field(None, description="a text, or up to four, before which a reply ends")
+    stream: bool | None = Field(None, description="server-sent events, OpenAI's chunks, as it is written")
     stream_options: StreamOptions | None = None
-    mynah: Annotated[Extension, Field(default_factory=Extension)]
+    mynah: Annotated[Extension, Field(default_factory=Extension, description="what only Mynah knows")]
 
 
 @router.post("/v1/chat/completions")
 async def complete(body: Completion, request: Request, mynah: Served, user: Caller) -> Response:
-    """Reply to a conversation."""
+    """Reply to a conversation, in OpenAI's form.
+
+    Every choice carries a `reply_id`, which feedback names. `mynah` in the answer, and in the first chunk of a stream,
+    says which arm and version wrote; with `dropped` and `notice` where the oldest turns did not fit. Fields of OpenAI's
+    that change nothing here are let through; tools, log-probabilities and JSON schemas are refused.
+    """
     turn = await _aside(lambda: mynah.chat.start(user, _request(mynah, user, body)))
     head = {"id": new_id("chatcmpl"), "created": int(wall().timestamp()), "model": body.model}
     if body.stream:

@@ -14,6 +14,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from feedback.errors import (
@@ -53,6 +54,21 @@ STATUS: dict[type[MynahError], int] = {
 _TYPES = {401: "authentication_error", 404: "not_found_error", 409: "conflict_error", 429: "rate_limit_error"}
 
 log = logging.getLogger(__name__)
+
+
+class Problem(BaseModel):
+    """What went wrong, for a person and for a program."""
+
+    message: str
+    type: str
+    code: str | None
+    param: str | None
+
+
+class Failure(BaseModel):
+    """The body of every answer that is an error."""
+
+    error: Problem
 
 
 def error_body(message: str, status: int, code: str | None = None, param: str | None = None) -> dict[str, Any]:

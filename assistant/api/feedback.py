@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header
 from fastapi.responses import JSONResponse
-from pydantic import RootModel
+from pydantic import Field, RootModel
 
 from adapters.files import sha256_json
 from assistant.api.deps import Caller, Counts, Served, Strict
@@ -22,8 +22,8 @@ from assistant.mynah import Mynah
 from feedback.errors import InvalidInput
 from feedback.types import User
 
-router = APIRouter()
-Key = Annotated[str | None, Header(alias="Idempotency-Key")]
+router = APIRouter(tags=["Feedback"])
+Key = Annotated[str | None, Header(alias="Idempotency-Key", description="a request sent twice under it counts once")]
 MAX_KEY = 255
 _FORMS = 'Send one of {"reply_id", "thumb"}, {"ranking"} or {"reply_id", "edit"}.'
 
@@ -31,13 +31,15 @@ _FORMS = 'Send one of {"reply_id", "thumb"}, {"ranking"} or {"reply_id", "edit"}
 class Act(Strict):
     """One act of feedback; what is in the fields is checked by `Learning`."""
 
-    reply_id: str | None = None
-    thumb: Any = None
-    reasons: Any = ()
-    comment: Any = ""
-    ranking: Any = None
-    verdict: Any = None
-    edit: Any = None
+    reply_id: str | None = Field(None, description="which reply, for a thumb or an edit")
+    thumb: Any = Field(None, description="1 or -1; 0 takes it back")
+    reasons: Any = Field((), description="short texts, with a thumb")
+    comment: Any = Field("", description="a text, with a thumb or a ranking")
+    ranking: Any = Field(
+        None, description='reply ids in tiers, best first: `[["r_2"], ["r_1", "r_3"]]`; one tier is a tie'
+    )
+    verdict: Any = Field(None, description='`"neither"`: the one tier of the ranking is all bad')
+    edit: Any = Field(None, description="the text as it should have been")
 
 
 class Brought(RootModel[dict[str, Any] | list[Any]]):
@@ -47,25 +49,36 @@ class Brought(RootModel[dict[str, Any] | list[Any]]):
 class Candidates(Strict):
     """Replies to be scored."""
 
-    messages: Any
-    replies: list[Any]
+    messages: Any = Field(description="the conversation, as in a chat request")
+    replies: list[Any] = Field(description="up to 64 texts")
 
 
 @router.post("/v1/feedback", status_code=201)
 def give(body: Act, mynah: Served, user: Caller, traffic: Counts, key: Key = None) -> JSONResponse:
-    """Give feedback on a reply, or rank several."""
+    """Give feedback on a reply, or rank several replies to one prompt: a thumb, a ranking or an edit, one a request.
+
+    `{"feedback_id", "labels", "head_ms"}` once it is on disk and in the head. `labels` is the person's total. A new act
+    about the same reply takes the place of the earlier one. 409 for a reply that was asked for with `learn: false`.
+    """
     return _once(mynah, user, key, body.model_dump(), lambda: _ack(_act(mynah, user, body), traffic))
 
 
 @router.delete("/v1/feedback/{feedback_id}")
 def take_back(feedback_id: str, mynah: Served, user: Caller, traffic: Counts) -> dict[str, Any]:
-    """Take an act back."""
+    """Take an act back.
+
+    The head forgets it, its words are erased, and versions that had learned from it are deleted, weights included.
+    """
     return _ack(mynah.learning.retract(user, feedback_id), traffic)
 
 
 @router.post("/v1/me/preferences", status_code=201)
 def bring(body: Brought, mynah: Served, user: Caller, traffic: Counts, key: Key = None) -> JSONResponse:
-    """Bring feedback given elsewhere."""
+    """Bring feedback given elsewhere; all of it is taken in or nothing.
+
+    One item or a list: `{"messages", "replies": ["…", "…"], "ranking": [[0], [1]]}`, tiers of places in `replies`, or
+    `{"messages", "replies": ["…"], "thumb": 1}`.
+    """
 
     def work() -> dict[str, Any]:
         mynah.limits.keep(user)
@@ -83,7 +96,8 @@ def bring(body: Brought, mynah: Served, user: Caller, traffic: Counts, key: Key 
 
 @router.post("/v1/me/score")
 def score(body: Candidates, mynah: Served, user: Caller) -> dict[str, Any]:
-    """What the reward head thinks of replies, written here or not."""
+    """What the reward head thinks of replies, written here or not: `{"scores": [{"mean", "sd"}, …]}`, in logits of a
+    click; before any label that of the shared prior."""
     scores = mynah.learning.score(user, check_messages(body.messages), body.replies)
     return {"scores": [{"mean": mean, "sd": sd} for mean, sd in scores]}
 

@@ -7,31 +7,33 @@ from typing import Any
 
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
+from pydantic import Field
 
 from assistant.api.deps import Caller, Counts, Served, Strict
 from assistant.mynah import trait_record
 from feedback.types import ApiKey
 
-router = APIRouter()
+router = APIRouter(tags=["The caller"])
 
 
 class Correction(Strict):
     """A trait's weight set by hand; null takes it back."""
 
-    name: Any
-    weight: Any
+    name: Any = Field(description="a trait's name, as the profile lists it")
+    weight: Any = Field(description="-1 to 1; `null` takes the correction back")
 
 
 class NewPassword(Strict):
     """Both passwords."""
 
-    old: str
-    new: str
+    old: str = Field(description="as it is")
+    new: str = Field(description="as it shall be")
 
 
 @router.get("/v1/me")
 def overview(mynah: Served, user: Caller) -> dict[str, Any]:
-    """Where the caller stands."""
+    """Where the caller stands: labels, the active version, how many labels are missing and when the next update comes,
+    each arm's record (comparisons, wins, an interval that may be read at any time, thumbs), and the arm served now."""
     active = mynah.active(user)
     next_update = mynah.updates.forecast(user)
     record = mynah.learning.record(user)
@@ -59,20 +61,20 @@ def overview(mynah: Served, user: Caller) -> dict[str, Any]:
 
 @router.get("/v1/me/profile")
 def profile(mynah: Served, user: Caller) -> dict[str, Any]:
-    """What was learned, in plain words."""
+    """What was learned: `{"traits": [{"name", "weight", "sd", "evidence", "words"}, …]}`, the best known first."""
     return {"traits": [trait_record(trait) for trait in mynah.learning.profile(user)]}
 
 
 @router.put("/v1/me/profile")
 def correct(body: Correction, mynah: Served, user: Caller, traffic: Counts) -> dict[str, Any]:
-    """Override one trait, or take the override back."""
+    """Correct one trait by hand, or take that back; the profile after it."""
     traffic.clicked(mynah.learning.correct(user, body.name, body.weight).head_ms)
     return profile(mynah, user)
 
 
 @router.get("/v1/me/keys")
 def keys(mynah: Served, user: Caller) -> dict[str, Any]:
-    """The caller's API keys, without their secrets."""
+    """The caller's API keys, without their secrets: `{"keys": [{"id", "hint", "created_at", "used_at"}, …]}`."""
     return {"keys": [_key(key) for key in mynah.accounts.keys(user)]}
 
 
@@ -99,20 +101,23 @@ def change_password(body: NewPassword, mynah: Served, user: Caller) -> dict[str,
 
 @router.get("/v1/me/export")
 def export(mynah: Served, user: Caller) -> Response:
-    """All that is held about the caller, as a zip."""
+    """All that is held about the caller, as a zip of JSON and adapters."""
     headers = {"Content-Disposition": 'attachment; filename="mynah-export.zip"'}
     return Response(mynah.export_person(user), media_type="application/zip", headers=headers)
 
 
 @router.post("/v1/me/reset")
 def reset(mynah: Served, user: Caller) -> dict[str, Any]:
-    """Forget all that was learned about the caller; chats stay."""
+    """Forget all that was learned about the caller, versions included; chats stay. What went, as a receipt."""
     return mynah.reset_person(user)
 
 
 @router.delete("/v1/me")
 def leave(mynah: Served, user: Caller) -> JSONResponse:
-    """Delete the caller's account and everything that belongs to it."""
+    """Delete the caller's account and everything that belongs to it, weights included. What went, as a receipt.
+
+    409 for the last admin.
+    """
     return JSONResponse(mynah.remove_person(user))
 
 

@@ -13,13 +13,14 @@ from assistant.updates import version_number
 from feedback.errors import InvalidInput, NotFound
 from feedback.types import AdapterVersion, User
 
-router = APIRouter()
+router = APIRouter(tags=["Chat"])
 Wanted = int | None | Literal["active"]  # a version, as in ChatRequest
 
 
 @router.get("/v1/models")
 def list_models(mynah: Served, user: Caller) -> dict[str, Any]:
-    """All models the caller can name."""
+    """All models the caller can name: `mynah` (the best arm for the caller), `base`, and the caller's own versions as
+    `NAME@v3`, each with its `parent`."""
     return {"object": "list", "data": _models(mynah, user)}
 
 

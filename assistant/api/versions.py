@@ -11,12 +11,15 @@ from assistant.exports import find_version
 from assistant.mynah import Mynah
 from feedback.types import AdapterVersion, Update, User
 
-router = APIRouter()
+router = APIRouter(tags=["Updates and versions"])
 
 
 @router.post("/v1/me/updates", status_code=202)
 def ask(mynah: Served, user: Caller) -> dict[str, Any]:
-    """Ask for an update."""
+    """Ask for an update: `{"update_id"}`.
+
+    409 while one is under way, 422 under 10 labels with `error.needed`, 429 beyond the day's number.
+    """
     return {"update_id": mynah.updates.request(user).id}
 
 
@@ -28,13 +31,17 @@ def updates(mynah: Served, user: Caller) -> dict[str, Any]:
 
 @router.get("/v1/me/updates/{update_id}")
 def update(update_id: str, mynah: Served, user: Caller) -> dict[str, Any]:
-    """How an update is getting on, or how it ended."""
+    """How an update is getting on, or how it ended.
+
+    `state` is `queued`, `running`, `paused`, `promoted`, `rejected`, `failed` or `cancelled`; `gate` holds the checks
+    as `{"check", "value", "bound", "passed", "words"}`.
+    """
     return update_view(mynah.updates.get(user, update_id))
 
 
 @router.delete("/v1/me/updates/{update_id}")
 def cancel(update_id: str, mynah: Served, user: Caller) -> dict[str, Any]:
-    """Cancel an update."""
+    """Cancel an update; nothing of it is kept. 409 when it has ended."""
     return update_view(mynah.updates.cancel(user, update_id))
 
 
@@ -46,14 +53,18 @@ def versions(mynah: Served, user: Caller) -> dict[str, Any]:
 
 @router.get("/v1/me/versions/{name}")
 def version(name: str, mynah: Served, user: Caller) -> dict[str, Any]:
-    """One version."""
+    """One version: its status, how its trial stands in words, its parent, the labels it learned from, seed, config,
+    metrics and the gate's checks.
+
+    `status` is `probation`, `active`, `retired`, `rejected` or `rolled back`.
+    """
     found = find_version(mynah.store, user, name)
     return version_view(found, mynah.trials_told(user).get(found.number, ""))
 
 
 @router.post("/v1/me/versions/{name}/activate")
 def activate(name: str, mynah: Served, user: Caller) -> dict[str, Any]:
-    """Serve a version, or `base`, from the next reply on."""
+    """Serve a version (`v3`), or `base`, from the next reply on."""
     mynah.updates.activate(user, name)
     return versions_view(mynah, user)
 
