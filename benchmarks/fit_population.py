@@ -8,6 +8,7 @@ The constants of the prior were chosen with `python -m benchmarks.head --tune`, 
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,6 +47,7 @@ def scales(drafts: Sequence[Drafts]) -> tuple[Array, Array]:
 
 def main() -> None:
     """Measure and write."""
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     center, scale = scales(base_replies(DRAW))
     content = {
         "names": MEASURED,

@@ -10,6 +10,7 @@ disk are measured with the real store, head and file format. The text around the
 
 from __future__ import annotations
 
+import argparse
 import math
 import tempfile
 from collections import OrderedDict
@@ -289,6 +290,7 @@ def _share_of_busiest(who: NDArray[np.int64], people: People) -> float:
 
 def main() -> None:
     """Simulate, keep, print."""
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     found = measure(People(), Accelerator())
     write_json(RESULTS / "scale.json", found)
     print(columns(["base", "adapter (MB)", "a re-ranked turn (s of the device)", "an update (s)"], [

@@ -1,49 +1,16 @@
-"""What deploy/ and the guides name is there: commands, options, paths, metrics."""
+"""What deploy/ names is there: commands, options, paths; the guides' commands are in tests/test_docs.py."""
 
 from __future__ import annotations
 
 import re
-import shlex
 import tomllib
 from pathlib import Path, PurePosixPath
-
-import pytest
 
 from assistant.cli import CANNOT, build_parser
 from assistant.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"
-GUIDES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-def commands(guide: Path) -> list[str]:
-    """The lines of a guide's shell blocks, and what its tables show as a command, without comments."""
-    text = guide.read_text("utf-8")
-    blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines()] + re.findall(r"`(python app\.py [^`]*)`", text)
-    return [line.partition(" #")[0].strip() for line in lines if line.strip()]
-
-
-def ours(start: str) -> list[tuple[str, str]]:
-    """(guide, command) of all that begin like this."""
-    return [(guide.name, line) for guide in GUIDES for line in commands(guide) if line.startswith(start)]
-
-
-@pytest.mark.parametrize(("guide", "line"), ours("python app.py"))
-def test_a_command_in_a_guide_is_one(guide: str, line: str) -> None:
-    words = [word for word in shlex.split(line.replace("…", "x"))[2:] if word != "--help"]
-    assert build_parser()[0].parse_args(words) is not None, f"{guide}: {line}"
-
-
-@pytest.mark.parametrize(("guide", "line"), ours("make"))
-def test_a_make_target_in_a_guide_is_one(guide: str, line: str) -> None:
-    target = shlex.split(line)[-1]
-    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE), f"{guide}: {line}"
-
-
-def test_the_guides_name_commands() -> None:
-    assert len(ours("python app.py")) >= 10 and len(ours("make")) >= 3
 
 
 def test_the_container_copies_what_is_there_and_all_that_runs() -> None:

@@ -33,6 +33,13 @@ def test_imports_go_one_way(path: Path) -> None:
         assert not names & {"torch", "transformers", "peft", "gradio"}, "feedback never loads a language model"
 
 
+def test_nothing_that_trains_opens_the_database() -> None:
+    """So that a job can run anywhere, and its crash touches nobody."""
+    assert not [
+        path for path in sorted((ROOT / "adapters").rglob("*.py")) if "feedback.store" in path.read_text("utf-8")
+    ]
+
+
 @pytest.mark.parametrize("path", PRODUCT, ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_unpickles(path: Path) -> None:
     source = path.read_text("utf-8")

@@ -121,9 +121,9 @@ def here(place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 class Server:
     """A running server, and what its first start printed."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *arguments: str) -> None:
         self.place = place
-        self.process = place.start("--port", "0")
+        self.process = place.start(*(arguments or ("--port", "0")))
         self.lines: list[str] = []
         assert self.process.stdout
         for line in self.process.stdout:

@@ -25,7 +25,7 @@ IMAGES = ROOT / "docs" / "images"
 EVERY = ROOT / ".cache" / "screenshots"
 SIZES = {"desktop": (1280, 800), "phone": (390, 780)}
 SHOWN = {  # what lies in docs/images: its name there, and which picture it is
-    "welcome": "welcome-light-desktop", "chat": "chat-light-desktop", "compare": "compare-light-desktop",
+    "chat": "chat-light-desktop", "compare": "compare-light-desktop",
     "my-assistant": "my-assistant-light-desktop", "update": "update-light-desktop", "version": "version-light-desktop",
     "phone": "welcome-dark-phone",
 }  # fmt: skip
