@@ -90,6 +90,18 @@ def latents_for(files: BaseFiles, policy: Policy) -> Latents:
     return Latents.read(folder)
 
 
+def kept_latents(folder: Path, files: BaseFiles, policy: Policy) -> Latents:
+    """The directions that a data folder's labels are measured along, kept there: those of this machine at first.
+
+    Another machine's base answers with other last bits, so its own directions may be others: a folder that moves there
+    keeps what its labels speak of. Raises CorruptFile, and OSError where it cannot be written.
+    """
+    mine = folder / f"{files.folder.name}-{files.quantize}-{policy.split}"
+    if not mine.exists():
+        latents_for(files, policy).save(mine)
+    return Latents.read(mine)
+
+
 def fit_latents(policy: Policy, seed: int = 3) -> Latents:
     """Let the base answer some shipped prompts and find the main directions of its replies."""
     prompts = [policy.render([{"role": "user", "content": text}]) for _, text in shipped_prompts("pool")[:PROMPTS]]

@@ -1,4 +1,4 @@
-"""One file with everything that cannot be made again: the database and all adapter versions.
+"""One file with everything that cannot be made again: the database, all adapter versions, and what features are along.
 
 Works beside a running server. The database is copied first, in one consistent piece; the version folders it speaks of
 were complete before their rows were, and never change. Left out on purpose: base models and the shared pool, which are
@@ -8,6 +8,7 @@ made again, and updates under way, which start anew.
         manifest.json       what made it, and the sha256 of every file
         mynah.db
         adapters/<user id>/v<N>/…
+        latents/<base>/latents.safetensors
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from feedback.types import now
 
 FORMAT = 1
 TRIES = 3
-_MEMBER = re.compile(r"mynah\.db|adapters/u_[0-9a-f]+/v[0-9]+/[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+_MEMBER = re.compile(
+    r"mynah\.db|adapters/u_[0-9a-f]+/v[0-9]+/[A-Za-z0-9_-][A-Za-z0-9_.-]*|latents/[A-Za-z0-9_][\w.-]*/latents\.safetensors"
+)
 
 
 def backup(config: Config, out: Path) -> int:
@@ -76,7 +79,7 @@ def restore(config: Config, file: Path) -> int:
         try:
             count = _unpack(file, draft)
             Store(draft / "mynah.db").close()  # opens, migrates, and so finds out whether it is a database at all
-            for name in ("adapters", "mynah.db"):  # the database last: without it the folder counts as empty
+            for name in ("adapters", "latents", "mynah.db"):  # the database last: without it the folder counts as empty
                 if (draft / name).exists():
                     (draft / name).rename(config.data_dir / name)
             fsync(config.data_dir)
@@ -102,14 +105,12 @@ def _write(config: Config, draft: Path) -> None:
             versions = [v for user in copied.people.all() for v in copied.versions.versions(user.id)]
         finally:
             copied.close()
-        for version in versions:
-            if version.forgotten_at is not None:
-                continue
-            folder = config.adapters / version.user_id / version.name
-            for path in sorted(folder.iterdir()):
-                name = f"adapters/{version.user_id}/{version.name}/{path.name}"
-                archive.write(path, name)
-                hashes[name] = sha256_file(path)
+        folders = [config.adapters / v.user_id / v.name for v in versions if v.forgotten_at is None]
+        files = [path for folder in folders for path in sorted(folder.iterdir())]
+        for path in [*files, *sorted(config.latents.glob("*/latents.safetensors"))]:
+            name = path.relative_to(config.data_dir).as_posix()
+            archive.write(path, name)
+            hashes[name] = sha256_file(path)
         about = {"format": FORMAT, "made_at": now(), "sha256": hashes}
         archive.writestr("manifest.json", json.dumps(about, indent=1, sort_keys=True))
 

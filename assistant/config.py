@@ -180,6 +180,11 @@ class Config:
         return self.data_dir / "adapters"
 
     @property
+    def latents(self) -> Path:
+        """The directions that latent features are measured along, for each base."""
+        return self.data_dir / "latents"
+
+    @property
     def jobs(self) -> Path:
         """Updates under way: <update id>/."""
         return self.data_dir / "jobs"

@@ -27,13 +27,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 import torch
 
 from adapters.base_model import BaseFiles
 from adapters.decoding import Generation, step_together
-from adapters.latents import Latents, latents_for
+from adapters.latents import Latents, kept_latents, latents_for
 from adapters.policy import Policy
 from adapters.rendering import ChatMessage, Rendered
 from adapters.safety import SafetyTerm
@@ -69,15 +70,19 @@ class Engine:
         max_waiting: int = 64,
         policy: Policy | None = None,
         server_url: str | None = None,
+        latents_dir: Path | None = None,
     ) -> None:
         """Load the base and what belongs to it. server_url: of a vLLM server that writes instead of the policy here.
+        latents_dir: where the directions of the latent features are kept with what was learned along them.
 
         Raises BaseModelError or CorruptFile.
         """
         self.files, self.base_id, self.versions = files, files.base_id, versions
         self.policy = policy or Policy.load(files)
         self.renderer = self.policy.renderer
-        self.latents: Latents = latents_for(files, self.policy)
+        self.latents: Latents = (
+            kept_latents(latents_dir, files, self.policy) if latents_dir else latents_for(files, self.policy)
+        )
         self.population: Population = load_population(len(self.latents.directions))
         self.safety = SafetyTerm.load("term")
         self.shelf = Shelf(self.policy, versions)

@@ -55,7 +55,9 @@ class Mynah:
         self.accounts = Accounts(store, config.session_days)
         self.versions = VersionFiles(config.adapters)
         server_url = config.vllm_url if config.engine == "vllm" else None
-        self.engine = Engine(files, self.versions, max_waiting=config.max_waiting, server_url=server_url)
+        self.engine = Engine(
+            files, self.versions, max_waiting=config.max_waiting, server_url=server_url, latents_dir=config.latents
+        )
         self.limits = Limits(store, self.versions, config)
         self.learning = Learning(store, self.engine)
         self.chat = Chat(store, self.engine, self.learning, self.limits, max_tokens=config.max_tokens)

@@ -9,7 +9,7 @@ import pytest
 
 from adapters import latents as module
 from adapters.base_model import BaseFiles
-from adapters.latents import LATENTS, Latents, latents_for, mean_of
+from adapters.latents import LATENTS, Latents, kept_latents, latents_for, mean_of
 from adapters.policy import Policy
 from feedback.errors import CorruptFile
 
@@ -69,6 +69,15 @@ def test_two_processes_that_fit_at_once_agree(
 
     monkeypatch.setattr(module, "fit_latents", slow)
     assert np.array_equal(latents_for(base, policy).directions, theirs.directions)
+
+
+def test_a_data_folder_keeps_its_directions_where_it_goes(
+    base_files: BaseFiles, policy: Policy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    here = latents_for(base_files, policy)
+    assert np.array_equal(kept_latents(tmp_path, base_files, policy).directions, here.directions)
+    monkeypatch.setattr(module, "latents_for", lambda files, policy: made(1)[0])  # another machine
+    assert np.array_equal(kept_latents(tmp_path, base_files, policy).directions, here.directions)
 
 
 def test_the_embedded_base_tells_subjects_apart(latents: Latents, policy: Policy) -> None:

@@ -3,10 +3,14 @@ same seeds."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from adapters.base_model import BaseFiles
+from adapters.latents import Latents
 from assistant.backup import backup, restore
 from assistant.chat import ChatRequest
 from assistant.mynah import Mynah
@@ -34,6 +38,7 @@ def test_the_same_answers_on_an_empty_machine(base_files: BaseFiles, tmp_path: P
         user = first.accounts.add("Ada", PASSWORD)
         teach(first, user, 12)
         assert first.updates.run_here(user).state == "promoted"
+        axes = first.engine.latents.directions
         said, head = answers(first, user), first.learning.head(user.id)
         backup(config, file)
         teach(first, user, 13)  # what came after the backup is not in it
@@ -43,6 +48,13 @@ def test_the_same_answers_on_an_empty_machine(base_files: BaseFiles, tmp_path: P
     elsewhere = replace(
         config, data_dir=tmp_path / "new", models_dir=own_models(base_files, tmp_path / "other machine" / "models")
     )
+    turned = 0
+    for folder in (tmp_path / "other machine" / "models").glob("*/latents-*"):
+        latents = Latents.read(folder)
+        shutil.rmtree(folder)
+        replace(latents, directions=-latents.directions[::-1]).save(folder)
+        turned += 1
+    assert turned, "there the base is described along other axes"
     restore(elsewhere, file)
     second = open_mynah(elsewhere, run_updates=False)
     try:
@@ -50,6 +62,7 @@ def test_the_same_answers_on_an_empty_machine(base_files: BaseFiles, tmp_path: P
         assert second.accounts.sign_in("Ada", PASSWORD) and same.id == user.id
         again = second.learning.head(same.id)
         assert (again.mean.tobytes(), again.cov.tobytes()) == (head.mean.tobytes(), head.cov.tobytes())
+        assert np.array_equal(second.engine.latents.directions, axes)
         assert said["adapter"][1] == 1 and answers(second, same) == said
     finally:
         second.close()
