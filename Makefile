@@ -79,7 +79,8 @@ $(VLLM)/.made: deploy/torch.txt
 $(OPEN_WEBUI)/.made:
 	$(PYTHON) -m venv $(OPEN_WEBUI)
 	$(OPEN_WEBUI)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps open-webui==0.12.4
-	# Its own shorter list, in its wheel: without models of its own (torch, speech, embeddings) and most databases.
+	# Its own shorter list, in its wheel: without models of its own (torch, speech, embeddings) and most databases. pip says
+	# what of the longer one is missing. It needs Python 3.11 or 3.12.
 	$(OPEN_WEBUI)/bin/python -m pip install --quiet --disable-pip-version-check \
 		-r $(OPEN_WEBUI)/lib/python3.*/site-packages/requirements-slim.txt
 	touch $@

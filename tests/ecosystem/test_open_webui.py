@@ -11,6 +11,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,14 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from adapters.base_model import BaseFiles
+from adapters.policy import Policy
 from assistant.api import chat as chat_api
 from assistant.api.chat import Completion
 from assistant.cli import main
 from assistant.mynah import Mynah
 from benchmarks.peers import ENVIRONMENTS
 from feedback.types import Reply, User
+from tests.assistant.conftest import Maker
 from tests.assistant.serving import PASSWORD, listening, open_mynah, own_models, settings, wait_for
 from tests.browser.site import FLAGS
 from tests.ecosystem.documented import block
@@ -201,6 +204,17 @@ def test_a_picture_in_its_pages_shows_the_refusal(page: Page, webui: Program) ->
     page.locator("form img").first.wait_for()
     send(page, "What is this?")
     expect(page.get_by_text(REFUSED).first).to_be_visible()
+
+
+def test_a_version_of_her_own_is_listed_and_writes(
+    admin: httpx.Client, mynah: Mynah, ada: User, policy: Policy
+) -> None:
+    made = replace(Maker(policy, mynah.versions).version(ada.id), status="active")
+    mynah.store.versions.add(made, activate=True, update_state="promoted")
+    listed = [model["id"] for model in admin.get("/api/models", params={"refresh": True}).json()["data"]]
+    assert listed == ["mynah", "base", "Ada@v1"]
+    complete(admin, "Ada@v1", QUESTION).raise_for_status()
+    assert kept(mynah, ada)[-1].version == 1
 
 
 def test_two_people_with_a_key_each(
