@@ -8,6 +8,8 @@ LLAMA_CPP := .cache/ecosystem/llama.cpp
 TRL := .cache/ecosystem/trl
 RAY := .cache/ecosystem/ray
 VLLM := .cache/ecosystem/vllm
+OPEN_WEBUI := .cache/ecosystem/open-webui
+LIBRECHAT := .cache/ecosystem/librechat
 AUDIT := .cache/audit
 
 .PHONY: setup run test test-ecosystem soak lint audit demo bench bench-learning bench-speed bench-endurance screenshots lock clean
@@ -32,8 +34,10 @@ test: setup  ## every test, the browser tests included
 soak: setup  ## the tests of chance with their whole counts; `make test` tries a tenth (tests/soak.py)
 	OMP_NUM_THREADS=1 MYNAH_SOAK=1 $(BIN)/python -m pytest tests/security tests/feedback --timeout 14400
 
-# What needs other projects: llama.cpp (compiled first: minutes) loads an export, vLLM writes replies, updates run on Ray.
-test-ecosystem: setup $(LLAMA_CPP)/.made $(VLLM)/.made $(RAY)/.made
+# What needs other projects: llama.cpp (compiled first: minutes) loads an export, vLLM writes replies, Open WebUI (driven
+# in Chromium) and LibreChat's packages (Node.js) are clients, updates run on Ray.
+test-ecosystem: setup $(LLAMA_CPP)/.made $(VLLM)/.made $(OPEN_WEBUI)/.made $(LIBRECHAT)/.made $(RAY)/.made
+	sh deploy/install-chromium.sh
 	$(BIN)/python -m pytest -m ecosystem tests/ecosystem --ignore tests/ecosystem/test_ray.py
 	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest -m ecosystem tests/ecosystem/test_ray.py
 
@@ -70,6 +74,21 @@ $(VLLM)/.made: deploy/torch.txt
 		'apache-tvm-ffi', 'transformers<5.20', sep='\n')" > $(VLLM)/requirements.txt
 	$(VLLM)/bin/python -m pip install --quiet --disable-pip-version-check \
 		-r $(VLLM)/requirements.txt -r deploy/torch.txt
+	touch $@
+
+$(OPEN_WEBUI)/.made:
+	$(PYTHON) -m venv $(OPEN_WEBUI)
+	$(OPEN_WEBUI)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps open-webui==0.12.4
+	# Its own shorter list, in its wheel: without models of its own (torch, speech, embeddings) and most databases. pip says
+	# what of the longer one is missing. It needs Python 3.11 or 3.12.
+	$(OPEN_WEBUI)/bin/python -m pip install --quiet --disable-pip-version-check \
+		-r $(OPEN_WEBUI)/lib/python3.*/site-packages/requirements-slim.txt
+	touch $@
+
+$(LIBRECHAT)/.made:
+	mkdir -p $(LIBRECHAT)
+	npm install --prefix $(LIBRECHAT) --silent --no-audit --no-fund --ignore-scripts \
+		librechat-data-provider@0.8.524 @librechat/agents@3.9.2
 	touch $@
 
 lint: setup

@@ -1,7 +1,9 @@
 """POST /v1/chat/completions: OpenAI's request and answer, whole or as a stream of server-sent events.
 
 What is asked goes to `assistant.chat`; here is only the form. A client that leaves ends the writing within a token.
-Refused by name rather than ignored: tools, log-probabilities and JSON schemas.
+Refused by name rather than ignored: log-probabilities, JSON schemas, and a call of a tool where one is demanded. Tools
+that a model may call or not are never called: that is an answer which the protocol knows, and many clients always send
+some.
 """
 
 from __future__ import annotations
@@ -108,9 +110,14 @@ def _request(mynah: Mynah, user: User, body: Completion) -> ChatRequest:
     if not 1 <= n <= MAX_CHOICES:
         raise InvalidInput(f"n is {n}; it can be 1 to {MAX_CHOICES}.", param="n")
     extra = body.model_extra or {}
-    for name, words in (("tools", "tools"), ("functions", "functions"), ("logprobs", "log-probabilities")):
-        if extra.get(name):
-            raise InvalidInput(f"{name} was given; Mynah has no {words}. Leave it out.", param=name)
+    if extra.get("logprobs"):
+        raise InvalidInput("logprobs was given; Mynah has no log-probabilities. Leave it out.", param="logprobs")
+    for name in ("tool_choice", "function_call"):
+        if extra.get(name) not in (None, "auto", "none"):
+            wanted = str(extra[name])[:80]
+            raise InvalidInput(
+                f"{name} is {wanted}; Mynah calls no tools and answers in text. Leave it out, or say auto.", param=name
+            )
     if extra.get("response_format") not in (None, {"type": "text"}):
         wanted = str(extra["response_format"])[:80]
         raise InvalidInput(f"response_format is {wanted}; only text is written here.", param="response_format")

@@ -274,9 +274,14 @@ class Chats:
         return [_reply(r) for r in self._db.rows("select * from replies where user_id = ? order by rowid", [user_id])]
 
     def own_prompts(self, user_id: str, limit: int) -> list[list[dict[str, str]]]:
-        """Prompts of the person's newest learnable replies, each once, newest first."""
+        """Prompts of the person's newest learnable replies, each once, newest first.
+
+        Of those outside a chat only the ones that the person has said something about: other programs also ask for what
+        nobody reads, a title or tags.
+        """
         rows = self._db.rows(
             "select prompt from replies where user_id = ? and learn = 1 and source != 'edit' "
+            "and (conversation_id is not null or id in (select reply_id from feedback_replies)) "
             "group by prompt order by max(rowid) desc limit ?",
             [user_id, limit],
         )

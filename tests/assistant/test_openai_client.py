@@ -78,6 +78,23 @@ def test_the_extension_chooses_the_arm(client: openai.OpenAI) -> None:
     assert answer.model_extra and answer.model_extra["mynah"]["arm"] == "rerank"
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_tools_that_may_be_called_or_not_are_answered_in_text(client: openai.OpenAI, stream: bool) -> None:
+    """As Open WebUI sends them with every question."""
+    tool: openai.types.chat.ChatCompletionFunctionToolParam = {
+        "type": "function",
+        "function": {"name": "get_time", "description": "The time now.", "parameters": {"type": "object"}},
+    }
+    asked = {"model": "mynah", "messages": HELLO, "max_tokens": 4, "seed": 1}
+    plain = client.chat.completions.create(**asked)  # type: ignore[call-overload]
+    answer = client.chat.completions.create(**asked, tools=[tool], tool_choice="auto", stream=stream)  # type: ignore[call-overload]
+    chunks = list(answer) if stream else []
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert (text if stream else answer.choices[0].message.content) == plain.choices[0].message.content
+    ends = [chunk.choices[0].finish_reason for chunk in chunks][-1:] or [answer.choices[0].finish_reason]
+    assert ends == [plain.choices[0].finish_reason]
+
+
 def test_errors_arrive_as_the_clients_own(client: openai.OpenAI, address: str) -> None:
     with pytest.raises(openai.BadRequestError, match="n is 9"):
         client.chat.completions.create(model="mynah", messages=HELLO, n=9)

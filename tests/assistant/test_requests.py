@@ -131,7 +131,7 @@ def test_what_must_not_be_learned_from_is_marked(service: Service) -> None:
     turn.replies()
     with pytest.raises(Conflict):
         service.learning.thumb(service.ada, turn.reply_ids[0], 1)
-    assert service.store.chats.own_prompts(service.ada.id, 10) == []
+    assert [reply.learn for reply in service.store.chats.all_replies(service.ada.id)] == [False]
 
 
 # ---- arms ---------------------------------------------------------------------------------------------------------

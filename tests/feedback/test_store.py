@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from feedback.reward_head import fit
 from feedback.store import Store
 from feedback.store.acts import HELD_OUT_EVERY
 from feedback.store.trials import begun
-from feedback.types import Duel, Example, User, now
+from feedback.types import Duel, Example, Reply, User, now
 from tests.feedback.helpers import BASE, POPULATION, add_person, make_reply, make_version, thumb
 
 # ---- acts ---------------------------------------------------------------------------------------------------------
@@ -302,18 +303,40 @@ def test_a_conversation_keeps_its_turns_in_order(store: Store) -> None:
 
 def test_own_prompts_are_what_may_be_learned_from(store: Store) -> None:
     user = add_person(store)
+    chat = store.chats.start(user.id, "A chat")
 
-    def ask(text: str, **changes: object) -> None:
-        prompt = [{"role": "user", "content": text}]
-        store.chats.add_replies([make_reply(user, prompt=prompt, **changes)])
+    def ask(text: str, **changes: Any) -> Reply:
+        reply = make_reply(user, prompt=[{"role": "user", "content": text}], **{"conversation_id": chat.id, **changes})
+        store.chats.add_replies([reply])
+        return reply
 
     ask("a")
     ask("b")
     ask("a")
     ask("private", learn=False)
     ask("edited", source="edit")
-    assert [prompt[0]["content"] for prompt in store.chats.own_prompts(user.id, 10)] == ["a", "b"]
+    assert own_prompts(store, user) == ["a", "b"]
     assert len(store.chats.own_prompts(user.id, 1)) == 1
+
+
+def test_what_a_program_asked_is_an_own_prompt_while_something_is_said_about_it(store: Store) -> None:
+    """A title or tags that another program asked for were nobody's words; what was clicked on there was read."""
+    user = add_person(store)
+    asked, title = (
+        make_reply(user, prompt=[{"role": "user", "content": text}])
+        for text in ("What is the sea?", "### Task: Generate a title")
+    )
+    store.chats.add_replies([asked, title])
+    assert own_prompts(store, user) == []
+    liked = thumb_preference(asked, 1, POPULATION)
+    act, _ = store.acts.add(user.id, "thumb", {"reply_id": asked.id, "thumb": 1}, [asked.id], BASE, liked)
+    assert own_prompts(store, user) == ["What is the sea?"]
+    store.acts.retract(user.id, act.id)
+    assert own_prompts(store, user) == []
+
+
+def own_prompts(store: Store, user: User) -> list[str]:
+    return [prompt[0]["content"] for prompt in store.chats.own_prompts(user.id, 10)]
 
 
 def test_replies_come_in_the_order_asked(store: Store) -> None:
