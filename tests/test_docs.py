@@ -82,6 +82,7 @@ NAMED = {"key": "mynah-…", "reply": "r_…"}  # what a group stands for in the
 AS_ADA = '-H "Authorization: Bearer $KEY"'
 POST = f'{AS_ADA} -H "Content-Type: application/json" -d'
 BEES = '{"model": "mynah", "messages": [{"role": "user", "content": "How do I keep bees?"}], "max_tokens": 64}'
+STREAM = '{"model": "mynah", "messages": [{"role": "user", "content": "How do I keep bees?"}], "stream": true}'
 
 # In this order; the server is the one that `make run` starts. NAME is Ada.
 STEPS = [
@@ -92,6 +93,7 @@ STEPS = [
     Step("python app.py key create NAME", r"^(?P<key>mynah-\S+)$"),
     Step("export MYNAH=http://127.0.0.1:7860/v1 KEY=mynah-…", ""),
     Step(f"curl $MYNAH/chat/completions {POST} '{BEES}'", r'"content":"[^"]+.*"reply_id":"(?P<reply>\w+)"'),
+    Step(f"curl http://127.0.0.1:7860/v1/chat/completions {POST} '{STREAM}'", r"data: .*data: \[DONE\]"),
     Step(f'curl $MYNAH/feedback {POST} \'{{"reply_id": "r_…", "thumb": 1}}\'', '"labels":1,'),
     Step(f"curl $MYNAH/me/profile {AS_ADA}", '"traits":.*"evidence":1'),
     Step(blocks(ROOT / "README.md", "python")[0], r"\w", {'"…"': '"mynah-…"'}),
@@ -308,7 +310,9 @@ class Rule:
 
 NOT_RUN = [
     Rule(r"make (-C /opt/mynah )?(setup|lock|audit)", "installs, or asks PyPI", would_be_made),
-    Rule(r"make (test|soak|lint|demo|bench-speed|bench-learning)", "takes minutes to hours", would_be_made),
+    Rule(
+        r"make (test(-ecosystem)?|soak|lint|demo|bench-speed|bench-learning)", "takes minutes to hours", would_be_made
+    ),
     Rule(r"python -m benchmarks\.\w+", "takes minutes to hours; tests/benchmarks runs parts", takes_help),
     Rule(r"python -m adapters\.worker .+", "is what an update runs; STEPS has one", takes_help),
     Rule(r"python -m assistant\.api\.reference > docs/API\.md", "would write over what it is about", shows_this_page),
@@ -355,6 +359,7 @@ ROUTES = [
     for method in methods
 ]
 FOREIGN_OPTIONS = {"--gpu-memory-utilization": "vLLM's"}
+FOREIGN_ROUTES = {"GET /api/v1/evaluations/feedbacks/all/export": "Open WebUI's"}
 FOREIGN_VARIABLES = {"MYNAH_SOAK": "the tests'"}
 LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
 
@@ -371,8 +376,10 @@ def anchors(guide: Path) -> set[str]:
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda guide: guide.name)
 def test_every_block_says_what_it_is(guide: Path) -> None:
-    languages = {language for language, _ in FENCE.findall(read(guide))}
-    assert languages <= {"sh", "python", "text", "mermaid"}, "a block without a language could hide commands"
+    languages = {language for language, _ in FENCE.findall(read(guide))} - {"ini", "yaml"}
+    assert languages <= {"sh", "python", "text", "mermaid", "ini", "yaml"}, (
+        "a block without a language could hide commands"
+    )
     assert len(re.findall(r"^```", read(guide), re.MULTILINE)) == 2 * len(FENCE.findall(read(guide)))
 
 
@@ -405,7 +412,7 @@ def test_what_is_named_is_there(guide: Path) -> None:
         for variable in re.findall(r"\bMYNAH_[A-Z_]+\b", span):
             assert is_option(variable) or variable in FOREIGN_VARIABLES, span
         if route := re.match(r"(GET|POST|PUT|PATCH|DELETE) /[^\s?]+", span):
-            assert any(known.fullmatch(route[0]) for known in ROUTES), span
+            assert route[0] in FOREIGN_ROUTES or any(known.fullmatch(route[0]) for known in ROUTES), span
         if re.fullmatch(rf"({'|'.join(CODE)})/[\w./-]*", span):
             assert (ROOT / span).exists(), span
 
