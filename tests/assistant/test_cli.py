@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
@@ -234,42 +233,38 @@ def test_a_taken_port_is_one_sentence(place: Place) -> None:
     assert holder(place.data) is None
 
 
-def test_beside_a_running_server(server: Server) -> None:
-    """People, keys, an update handed over, an export, a backup that restores elsewhere; a restore that is refused."""
-    place = server.place
-    place.run("user", "add", "Ada", "--password-stdin", stdin=f"{PASSWORD}\n")
-    key = place.run("key", "create", "Ada")[0].strip()
+def test_beside_a_running_server(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """People, keys, a backup that restores elsewhere, refusals; tests/test_docs.py has an update and an export."""
+    place, here = server.place, Here(monkeypatch, capsys)
+    for name, value in place.environment.items():
+        monkeypatch.setenv(name, value)
+    here.run("user", "add", "Ada", "--password-stdin", stdin=f"{PASSWORD}\n")
+    key = here.run("key", "create", "Ada")[0].strip()
     http = httpx.Client(base_url=server.address, headers={"Authorization": f"Bearer {key}"}, timeout=60)
     assert http.get("/v1/me").json()["name"] == "Ada"
-    assert "10 labels" in place.refuses("update", "Ada")
+    assert "10 labels" in here.refuses("update", "Ada")
     item = {
         "messages": [{"role": "user", "content": "Who are you?"}],
         "replies": ["You and I will find out!", "A program."],
         "ranking": [[0], [1]],
     }
     assert http.post("/v1/me/preferences", json=[item] * 10).status_code == 201
-    out, bar = place.run("update", "Ada")
-    assert out == "v1 passed the gate and is served to Ada now.\n" and "100%" in bar
-    assert http.get("/v1/me").json()["active_version"] == "v1"
 
-    packed = place.folder / "v1.zip"
-    place.run("export", "Ada", "--out", str(packed))
-    assert "adapter_model.safetensors" in zipfile.ZipFile(packed).namelist()
     saved = place.folder / "saved.zip"
-    place.run("backup", str(saved))
-    assert "exists already" in place.refuses("backup", str(saved))
-    assert "in use by another Mynah" in place.refuses("restore", str(saved))
+    here.run("backup", str(saved))
+    assert "exists already" in here.refuses("backup", str(saved))
+    assert "in use by another Mynah" in here.refuses("restore", str(saved))
     elsewhere = str(place.folder / "elsewhere")
-    place.run("restore", str(saved), "--data-dir", elsewhere)
-    assert "not empty" in place.refuses("restore", str(saved), "--data-dir", elsewhere)
-    assert "Ada\tuser\t10 labels" in place.run("user", "list", "--data-dir", elsewhere)[0]
-    sound = place.run("doctor", "--data-dir", elsewhere)[0]
-    assert "problem" not in sound and "1 adapter versions are whole" in sound
+    here.run("restore", str(saved), "--data-dir", elsewhere)
+    assert "not empty" in here.refuses("restore", str(saved), "--data-dir", elsewhere)
+    assert "Ada\tuser\t10 labels" in here.run("user", "list", "--data-dir", elsewhere)[0]
+    assert "problem" not in here.run("doctor", "--data-dir", elsewhere)[0]
 
-    place.run("user", "remove", "Ada")
+    here.run("user", "remove", "Ada")
     assert http.get("/v1/me").status_code == 401
     http.close()
-    assert [path for path in (place.data / "adapters").iterdir() if any(path.iterdir())] == []
 
 
 def test_sigterm_ends_it_in_time_with_the_update_paused(server: Server) -> None:
