@@ -116,9 +116,10 @@ bench-endurance: setup
 demo: setup  ## the whole loop without a browser, for simulated people, with a report
 	$(BIN)/python -m benchmarks.demo
 
-bench-learning: setup  ## how well it learns: heads from few and from rough clicks, trials, updates
+bench-learning: setup  ## how well it learns: heads from few and from rough clicks, real people, trials, updates
 	$(BIN)/python -m benchmarks.head
 	$(BIN)/python -m benchmarks.rough_clicks
+	$(BIN)/python -m benchmarks.real_people
 	$(BIN)/python -m benchmarks.probation
 	$(BIN)/python -m benchmarks.personalize
 
