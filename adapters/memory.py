@@ -28,5 +28,6 @@ def says_so(words: str) -> bool:
         "bad_alloc",
         "out of memory",
         "failed to map",
+        "could not create a primitive",  # oneDNN, which does not say for want of what
     )
     return any(each in words for each in known)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import tempfile
@@ -149,8 +150,12 @@ def _own_folder(root: Path) -> Iterator[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    whole = (path for path in folder.rglob("*") if not any(part.startswith(TEMPORARY) for part in path.parts))
-    return sorted(path for path in whole if path.is_file())
+    """What is whole below a folder that others write into: a folder that vanishes meanwhile holds nothing."""
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(TEMPORARY)]
+        found += [Path(place, name) for name in names if not name.startswith(TEMPORARY)]
+    return sorted(found)
 
 
 def _stamp(folder: Path) -> tuple[str, int]:

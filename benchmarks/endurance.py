@@ -1,14 +1,15 @@
 """A day of use, compressed: what a server's memory grows by.
 
-    python -m benchmarks.endurance            # 24 hours of forty people: some minutes
+    python -m benchmarks.endurance            # 24 hours of forty people: some twenty minutes
     python -m benchmarks.endurance --quick    # three hours of four people
 
-What is compressed is waiting and writing: people act without a pause, four at a time, and replies end after TOKENS
-tokens. Everything else is whole: a real server process, asked over HTTP and by its pages. In an hour each person asks
-twice for two replies (every fifth time they are the best of 16 drafts by their head), every other one clicks, which
-fits their head anew, and every fourth signs in anew, searches twice and opens the pages, as a new browser would. The
-first WARM hours fill what a server keeps for good reasons (caches, what pages show); then its memory at the end of
-every hour is compared: growth is the median of the last three against that of the first three.
+What is compressed is waiting, writing and training: people act without a pause, four at a time, replies end after
+TOKENS tokens, an update draws a few drafts (UPDATE) and its gate lets it pass. Everything else is whole: a real server
+process, asked over HTTP and by its pages. In an hour each person asks twice for two replies (every fifth time they are
+the best of 16 drafts by their head), every other one clicks, which fits their head anew, and every fourth signs in
+anew, searches twice and opens the pages, as a new browser would; then one of them is trained, and served by the new
+version from then on. The first WARM hours fill what a server keeps for good reasons (caches, what pages show); then its
+memory at the end of every hour is compared: growth is the median of the last three against that of the first three.
 """
 
 from __future__ import annotations
@@ -40,6 +41,20 @@ from benchmarks.work import RESULTS, commit, machine, tree_memory
 PEOPLE, HOURS, WARM = 40, 24, 6
 AT_ONCE = 4
 TOKENS = 4
+UPDATE = {
+    "pool": {"prompts": 4, "replies": 4, "max_tokens": 8, "chunk": 2},
+    "ppo": {"batches": 2, "prompts": 2, "replies": 2, "max_tokens": 8, "epochs": 1, "minibatches": 1},
+    "gate": {
+        "measured": {
+            "prompts": 2, "replies": 2, "provoking": 2, "provoking_replies": 1, "questions": 4, "max_tokens": 8,
+        },
+        "learned": 0.0, "preferred": 0.0, "kl_most": 100.0, "kl_at_30": 100.0, "shortest": 0.0, "longest": 100.0,
+        "bad_endings": 1.0, "off_subject": 1.0, "coined": 1.0, "least_variety": 0.0, "most_variety": 100.0,
+        "alpha": 1e-12,
+    },
+    "own_replies": 2,
+    "own_prompts": 2,
+}  # fmt: skip
 ENDS = 3  # hours at either end that are compared
 
 
@@ -56,7 +71,7 @@ class Somebody:
         done: Counter[str] = Counter()
         prompts = [text for _, text in shipped_prompts("pool")]
         for turn in range(2):
-            arm = "rerank" if (2 * number + turn) % 5 == 0 else "base"
+            arm = "rerank" if (2 * number + turn) % 5 == 0 else "auto"
             text = prompts[int(self.random.integers(len(prompts)))]
             answer = self.client.chat(text, n=2, arm=arm, max_tokens=TOKENS, seed=int(self.random.integers(2**31)))
             done["replies"] += len(answer.choices)
@@ -100,10 +115,20 @@ class Somebody:
 
 
 def add(server: Server, admin: Client, number: int) -> Somebody:
-    """A new person."""
+    """A new person, with labels enough for an update."""
     name, password = f"person-{number}", os.urandom(12).hex()
     admin.post("/v1/admin/users", {"name": name, "password": password})
-    return Somebody(server.client(name), password, np.random.default_rng(number))
+    client = server.client(name)
+    pairs = [
+        {
+            "messages": [{"role": "user", "content": text}],
+            "replies": ["You and I will find out!", f"That is number {place}."],
+            "ranking": [[number % 2], [1 - number % 2]],
+        }
+        for place, (_, text) in enumerate(shipped_prompts("pool")[:10])
+    ]
+    client.post("/v1/me/preferences", pairs)
+    return Somebody(client, password, np.random.default_rng(number))
 
 
 def growth(memory: Sequence[float], warm: int) -> float:
@@ -118,7 +143,7 @@ def measure(people: int, hours: int, warm: int) -> dict[str, Any]:
     done, memory, started = Counter[str](), list[float](), time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="mynah-endurance-") as folder,
-        Server(Path(folder), "--updates", "off") as server,
+        Server(Path(folder) / "data", *_options(Path(folder))) as server,
         ThreadPoolExecutor(AT_ONCE) as pool,
     ):
         admin = server.client(ADMIN)
@@ -126,6 +151,9 @@ def measure(people: int, hours: int, warm: int) -> dict[str, Any]:
         for hour in range(warm + hours):
             for each in pool.map(lambda person, hour=hour: person.hour(server, hour), everybody):
                 done += each
+            state = everybody[hour % people].client.update()["state"]
+            assert state == "promoted", state
+            done["updates"] += 1
             memory.append(tree_memory(server.pid) / 2**20)
             print(f"hour {hour + 1 - warm:3}: {memory[-1]:.1f} MB", flush=True)
         for client in (admin, *(person.client for person in everybody)):
@@ -139,6 +167,14 @@ def measure(people: int, hours: int, warm: int) -> dict[str, Any]:
         "memory_mb": memory,
         "growth": growth(memory, warm),
     }
+
+
+def _options(folder: Path) -> list[str]:
+    """Small updates, only when asked for, and no limits of an hour that lasts a minute."""
+    write_json(folder / "update.json", UPDATE)
+    (folder / "data").mkdir()
+    given = ("updates", "off"), ("update-config", str(folder / "update.json")), ("requests-per-minute", "100000")
+    return [word for name, value in given for word in (f"--{name}", value)]
 
 
 def main() -> None:

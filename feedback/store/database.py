@@ -17,7 +17,7 @@ from typing import Any
 
 import sqlite_utils
 
-from feedback.errors import Busy, CorruptFile, NotSaved
+from feedback.errors import Busy, CorruptFile, NotFound, NotSaved
 from feedback.migrations import MIGRATIONS
 
 Row = dict[str, Any]
@@ -54,7 +54,8 @@ class Database:
     def transaction(self) -> Iterator[sqlite_utils.Database]:
         """All writes of the block or none, on disk when it ends.
 
-        Raises NotSaved when the disk refuses, CorruptFile when the file is damaged.
+        Raises NotSaved when the disk refuses, CorruptFile when the file is damaged, NotFound when what a row belongs to
+        (a person, a chat) was deleted meanwhile.
         """
         with self._lock, self._whole():
             try:
@@ -69,6 +70,10 @@ class Database:
                     if self._db.conn.in_transaction:
                         self._db.conn.execute("ROLLBACK")
                     raise
+            except sqlite3.IntegrityError as error:
+                if "FOREIGN KEY" in str(error):
+                    raise NotFound("What this belongs to was deleted meanwhile; nothing was kept.") from error
+                raise
             except sqlite3.OperationalError as error:
                 if any(word in str(error) for word in _REFUSALS):
                     raise NotSaved(f"Not saved: the disk refused ({error}). Free some space and try again.") from error

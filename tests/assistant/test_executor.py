@@ -6,6 +6,7 @@ The cluster itself is in tests/ecosystem/test_ray.py; here is all that needs no 
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -389,6 +390,31 @@ def test_names_that_lead_out_of_a_job_are_refused(tmp_path: Path) -> None:
     (tmp_path / "job" / ".tmp-a").mkdir()
     (tmp_path / "job" / ".tmp-a" / "half").touch()
     assert set(pack(tmp_path / "job")) == {"a/b", "c"}
+
+
+def test_what_is_written_meanwhile_is_no_reason_to_fail(tmp_path: Path) -> None:
+    """A worker makes, renames and removes folders while its node looks for what is there."""
+    over = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not over.is_set():
+            number += 1
+            draft, whole = tmp_path / f".tmp-{number}", tmp_path / f"step-{number % 7}" / "deep"
+            draft.mkdir()
+            (draft / "file").write_text("whole")
+            shutil.rmtree(whole, ignore_errors=True)
+            whole.parent.mkdir(exist_ok=True)
+            draft.rename(whole)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        seen = [pack(tmp_path) for _ in range(300)]
+    finally:
+        over.set()
+        writer.join()
+    assert any(seen) and {data for files in seen for data in files.values()} == {b"whole"}
 
 
 def test_a_lock_is_let_go_with_its_holder(tmp_path: Path) -> None:

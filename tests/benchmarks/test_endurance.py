@@ -13,7 +13,8 @@ def test_growth_is_the_end_against_the_beginning_without_the_warm_up() -> None:
     assert growth([300, 303], 0) == pytest.approx(0.01)
 
 
-def test_an_hour_of_two_people() -> None:
+def test_hours_of_two_people() -> None:
     found = measure(2, 2, 1)
+    assert found["done"]["updates"] == 3
     assert found["done"]["replies"] == 2 * 3 * 4 and found["done"]["clicks"] > 0
     assert len(found["memory_mb"]) == 3 and min(found["memory_mb"]) > 100

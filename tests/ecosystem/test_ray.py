@@ -311,7 +311,9 @@ def test_a_server_that_is_killed_goes_on_with_its_jobs_when_it_starts_again(
 def ended_with(server: subprocess.Popen[str]) -> None:
     """Killed, if it has not ended yet."""
     server.kill()
-    server.communicate()
+    server.wait()
+    assert server.stdout is not None
+    server.stdout.close()
 
 
 def _numbers(path: Path | None) -> dict[str, object]:

@@ -320,7 +320,7 @@ def test_a_damaged_database_is_refused_in_words(tmp_path: Path, harm: str) -> No
     path, random = tmp_path / "mynah.db", np.random.default_rng(5)
     size = filled(path)
     whole, refused = path.read_bytes(), 0
-    for _ in range(cases(100)):
+    for _ in range(cases(1000)):
         for rest in tmp_path.glob("mynah.db*"):
             rest.unlink()
         place = int(random.integers(100, size))
@@ -334,4 +334,4 @@ def test_a_damaged_database_is_refused_in_words(tmp_path: Path, harm: str) -> No
             assert harm == "flipped"
         else:
             assert harm == "flipped" or verdict != "ok", f"cut to {place} of {size} bytes"
-    assert refused >= cases(100) * (1.0 if harm == "truncated" else 0.2)
+    assert refused >= cases(1000) * (1.0 if harm == "truncated" else 0.05), "most of the file is text"

@@ -345,3 +345,14 @@ def test_replies_come_in_the_order_asked(store: Store) -> None:
     store.chats.add_replies(made)
     asked = [made[2], made[0], made[3]]
     assert store.chats.replies(user.id, [reply.id for reply in asked]) == asked
+
+
+def test_what_was_deleted_meanwhile_is_told_by_name(store: Store) -> None:
+    """A reply that comes when its chat, or its person, is gone."""
+    user = add_person(store)
+    chat = store.chats.start(user.id, "Bees")
+    reply = make_reply(user, conversation_id=chat.id)
+    store.chats.remove(user.id, chat.id)
+    with pytest.raises(NotFound, match="deleted meanwhile"):
+        store.chats.add_replies([reply])
+    assert store.chats.all_replies(user.id) == []
