@@ -12,7 +12,7 @@ OPEN_WEBUI := .cache/ecosystem/open-webui
 LIBRECHAT := .cache/ecosystem/librechat
 AUDIT := .cache/audit
 
-.PHONY: setup run test test-ecosystem soak lint audit demo bench bench-learning bench-speed bench-endurance screenshots lock clean
+.PHONY: setup run test test-ecosystem soak lint audit demo bench bench-learning bench-speed screenshots lock clean
 
 setup: $(STAMP)
 
@@ -31,8 +31,10 @@ test: setup  ## every test, the browser tests included
 	# In the order that tests/conftest.py says: the longest files first.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-soak: setup  ## the tests of chance with their whole counts; `make test` tries a tenth (tests/soak.py)
+soak: setup  ## the tests of chance with their whole counts (`make test` tries a tenth, tests/soak.py), and what is timed
 	OMP_NUM_THREADS=1 MYNAH_SOAK=1 $(BIN)/python -m pytest tests/security tests/feedback --timeout 14400
+	$(BIN)/python -m benchmarks.endurance
+	$(BIN)/python -m benchmarks.footprint
 
 # What needs other projects: llama.cpp (compiled first: minutes) loads an export, vLLM writes replies, Open WebUI (driven
 # in Chromium) and LibreChat's packages (Node.js) are clients, updates run on Ray.
@@ -108,10 +110,6 @@ $(AUDIT)/.made:
 # How fast it writes and trains, against transformers, PEFT, llama.cpp (compiled first: minutes) and TRL in the same run.
 bench-speed: setup $(LLAMA_CPP)/.made $(TRL)/.made
 	$(BIN)/python -m benchmarks.speed
-
-# A day of forty people, compressed into minutes: what a server's memory grows by.
-bench-endurance: setup
-	$(BIN)/python -m benchmarks.endurance
 
 demo: setup  ## the whole loop without a browser, for simulated people, with a report
 	$(BIN)/python -m benchmarks.demo

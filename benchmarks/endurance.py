@@ -1,7 +1,10 @@
-"""A day of use, compressed: what a server's memory grows by.
+"""A day of use, compressed: what a server's memory grows by; and how soon it is back after it was killed.
 
-    python -m benchmarks.endurance            # 24 hours of forty people: some twenty minutes
-    python -m benchmarks.endurance --quick    # three hours of four people
+    python -m benchmarks.endurance            # 24 hours of forty people, KILLS deaths: some twenty minutes, idle
+    python -m benchmarks.endurance --quick    # three hours of four people, one death
+
+A death is a kill -9 in the middle of an update, whose worker is still there when the next server starts; it counts from
+the start of that to its first token, against a start after an orderly end, in turn.
 
 What is compressed is waiting, writing and training: people act without a pause, four at a time, replies end after
 TOKENS tokens, an update draws a few drafts (UPDATE) and its gate lets it pass. Everything else is whole: a real server
@@ -36,6 +39,7 @@ from adapters.files import write_json
 from adapters.prompts import shipped_prompts
 from benchmarks.report import columns
 from benchmarks.server import ADMIN, Client, Server
+from benchmarks.server_speed import recovery
 from benchmarks.work import RESULTS, commit, machine, tree_memory
 
 PEOPLE, HOURS, WARM = 40, 24, 6
@@ -55,6 +59,7 @@ UPDATE = {
     "own_replies": 2,
     "own_prompts": 2,
 }  # fmt: skip
+KILLS = 5
 ENDS = 3  # hours at either end that are compared
 
 
@@ -169,6 +174,13 @@ def measure(people: int, hours: int, warm: int) -> dict[str, Any]:
     }
 
 
+def deaths(count: int) -> dict[str, list[float]]:
+    """Seconds to a first token after each kill, and after each orderly end."""
+    with recovery() as (killed, orderly):
+        pairs = [(killed(), orderly()) for _ in range(count)]
+    return {"killed": [killed for killed, _ in pairs], "orderly": [orderly for _, orderly in pairs]}
+
+
 def _options(folder: Path) -> list[str]:
     """Small updates, only when asked for, and no limits of an hour that lasts a minute."""
     write_json(folder / "update.json", UPDATE)
@@ -177,12 +189,18 @@ def _options(folder: Path) -> list[str]:
     return [word for name, value in given for word in (f"--{name}", value)]
 
 
+def _spread(seconds: Sequence[float]) -> str:
+    return f"{median(seconds):.1f} s ({min(seconds):.1f}–{max(seconds):.1f})"
+
+
 def main() -> None:
     """Measure, keep, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="three hours of four people")
     quick = parser.parse_args().quick
+    first_token = deaths(1 if quick else KILLS)
     found = measure(4, 3, 1) if quick else measure(PEOPLE, HOURS, WARM)
+    found["first_token_seconds"] = first_token
     about = found | {"commit": commit(), "machine": machine(), "quick": quick}
     write_json(RESULTS / ("work/endurance-quick.json" if quick else "endurance.json"), about)
     done = ", ".join(f"{count} {what}" for what, count in found["done"].items())
@@ -191,6 +209,7 @@ def main() -> None:
         ["memory after the warm-up", f"{found['memory_mb'][found['warm_hours']]:.0f} MB"],
         ["memory at the end", f"{found['memory_mb'][-1]:.0f} MB"],
         ["growth", f"{found['growth']:+.1%}"],
+        *([f"to a first token, {how}", _spread(seconds)] for how, seconds in first_token.items()),
     ]
     print(columns(["what", "measured"], rows))
 

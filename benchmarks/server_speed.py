@@ -1,7 +1,7 @@
 """What only a whole server shows: how soon after its start there is a first token, also when the one before was killed
 in the middle of an update, and what a thousand accounts cost.
 
-Measured by `benchmarks.speed`, each against its bound in the same run.
+Measured by `benchmarks.speed` and `benchmarks.endurance`, each against its bound in the same run.
 """
 
 from __future__ import annotations

@@ -13,8 +13,6 @@
     training    forward and backward of a PPO batch, against the matrix products it needs at the machine's own rate
     PPO         episodes a second against TRL's PPOTrainer: same base, prompts, lengths, batches and epochs, and the
                 time until the same reward
-    recovery    from a server's start to a first token, the one before having been killed with -9 in the middle of an
-                update, against a start after an orderly end
     a server    from its start to a first token, against imports and loading; eight who chat, against the same without
                 992 others who have an account
 
@@ -52,7 +50,7 @@ from assistant.config import default_models_dir
 from assistant.writing import NARROW_AT
 from benchmarks import peers
 from benchmarks.report import columns
-from benchmarks.server_speed import crowd, first_token, recovery
+from benchmarks.server_speed import crowd, first_token
 from benchmarks.work import RESULTS, Unit, Work, commit, machine
 
 ROWS = (1, 4, 16, 68)
@@ -264,7 +262,6 @@ class Speed:
         parts: dict[str, Callable[[], Iterable[tuple[str, Figures]]]] = {
             f"steps of {rows}": partial(self._steps, rows) for rows in ((1, 16) if quick else ROWS)
         }
-        parts["recovery"] = self._recovery
         parts |= {"eight people": self._eight, "replies": self._replies, "training": self._training}
         if (python := peers.python_of("llama.cpp")) is not None:
             parts["llama.cpp"] = partial(self.llama_cpp, python)
@@ -299,11 +296,6 @@ class Speed:
     def _draws(self) -> Iterator[tuple[str, Figures]]:
         draws = partial(self.draw, peer=False), partial(self.draw, peer=True)
         yield "two replies to 34 prompts (s)", self.versus(*draws)
-
-    def _recovery(self) -> Iterator[tuple[str, Figures]]:
-        with recovery() as seconds:
-            name = "start to first token after kill -9 amid an update, the other: after an orderly end (s)"
-            yield name, self.versus(*seconds)
 
     def _servers(self) -> Iterator[tuple[str, Figures]]:
         with first_token() as seconds:
