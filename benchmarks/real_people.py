@@ -16,7 +16,7 @@ of the two answers, the share that is ordered right; ties are left out.
     placebo     the same with another person's labels
 
 How wide the prior around the shared head is, is chosen by how well heads of the people who made it foretell their own
-other labels. A text that many have voted on tells one thing: all votes on it together count as AN_ITEM labels.
+other labels, and rather too narrow. A text that many have voted on tells one thing: all votes on it together count as AN_ITEM labels.
 
 Left out on purpose: language models but for the latent features. What ships with Mynah learned nothing from these
 people: the answers of the Tulu set are partly ChatGPT's, and serve to evaluate.
@@ -134,19 +134,24 @@ def around(head: RewardHead, prior: Prior, scale: float) -> Prior:
     return replace(prior, mean=head.mean, sd=scale * prior.sd, quiet=0, width_steps=0)
 
 
-def best_scale(people: People, head: RewardHead, prior: Prior) -> float:
-    """The width of `around` under which the first labels of those who made the shared head foretell their others best.
+def safe_scale(people: People, head: RewardHead, prior: Prior) -> float:
+    """The width of `around` under which the first labels of those who made the shared head foretell their others.
 
-    The shared head has learned from the others too, so that a narrow prior is favoured: it does less good, and no harm.
+    The narrowest that is no standard error worse than the best (Breiman et al. 1984). The shared head has learned from
+    the others too, which favours the narrow ones as well: less good is done, and no harm.
     """
-    found: dict[float, list[float]] = {scale: [] for scale in SCALES}
+    found: list[list[float]] = []
     for said in people.values():
         acts = [each.act for each in said]
         first, others = acts[:FORETOLD_FROM], acts[FORETOLD_FROM:]
-        for scale in SCALES if len(others) >= SOME else ():
-            here = around(head, prior, scale)
-            found[scale].append(log_likelihood(fit(first, here), others, here) / len(others))
-    return max(SCALES, key=lambda scale: fmean(found[scale]) if found[scale] else -scale)
+        if len(others) >= SOME:
+            priors = [around(head, prior, scale) for scale in SCALES]
+            found.append([log_likelihood(fit(first, each), others, each) / len(others) for each in priors])
+    if len(found) < 2:
+        return SCALES[0]
+    told = np.array(found)
+    worse = told[:, [told.mean(0).argmax()]] - told
+    return SCALES[int(np.argmax(worse.mean(0) <= worse.std(0, ddof=1) / np.sqrt(len(told))))]
 
 
 def _third(items: set[str], random: np.random.Generator) -> set[str]:
@@ -186,7 +191,7 @@ def look(people: People, prior: Prior, seed: int, sizes: Sequence[int]) -> Itera
     learn = {name: [each for each in said if each.item not in apart] for name, said in shuffled.items()}
     crowd = {name: learn[name] for name in known}
     shared = shared_head(crowd, prior)
-    close = around(shared, prior, best_scale(crowd, shared, prior))
+    close = around(shared, prior, safe_scale(crowd, shared, prior))
     for place, name in enumerate(unknown):
         held = [each for each in shuffled[name] if each.item in apart]
         other = learn[unknown[place - 1]]
