@@ -16,7 +16,8 @@ of the two answers, the share that is ordered right; ties are left out.
     placebo     the same with another person's labels
 
 How wide the prior around the shared head is, is chosen by how well heads of the people who made it foretell their own
-other labels, and rather too narrow. A text that many have voted on tells one thing: all votes on it together count as AN_ITEM labels.
+other labels, and rather too narrow than too wide. A text that many have voted on tells one thing: all votes on it
+together count as AN_ITEM labels.
 
 Left out on purpose: language models but for the latent features. What ships with Mynah learned nothing from these
 people: the answers of the Tulu set are partly ChatGPT's, and serve to evaluate.
