@@ -76,6 +76,7 @@ class Ada:
 def server(base_files: BaseFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("outlives")
     place = Place(folder, own_models(base_files, folder / "models"))
+    place.environment["MYNAH_UPDATES_PER_DAY"] = "1000"
     (folder / "update.json").write_text(json.dumps({**SMALL, "gate": {**SMALL["gate"], **OPEN_GATE}}))
     running = Server(place)
     yield running
