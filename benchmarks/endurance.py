@@ -1,6 +1,6 @@
 """A day of use, compressed: what a server's memory grows by; and how soon it is back after it was killed.
 
-    python -m benchmarks.endurance            # 24 hours of forty people, KILLS deaths: some twenty minutes, idle
+    python -m benchmarks.endurance            # 24 hours of sixteen people, KILLS deaths: a quarter of an hour, idle
     python -m benchmarks.endurance --quick    # three hours of four people, one death
 
 A death is a kill -9 in the middle of an update, whose worker is still there when the next server starts; it counts from
@@ -10,8 +10,8 @@ What is compressed is waiting, writing and training: people act without a pause,
 TOKENS tokens, an update draws a few drafts (UPDATE) and its gate lets it pass. Everything else is whole: a real server
 process, asked over HTTP and by its pages. In an hour each person asks twice for two replies (every fifth time they are
 the best of 16 drafts by their head), every other one clicks, which fits their head anew, and every fourth signs in
-anew, searches twice and opens the pages, as a new browser would; then one of them is trained, and served by the new
-version from then on. The first WARM hours fill what a server keeps for good reasons (caches, what pages show); then its
+anew, searches twice and opens the pages, as a new browser would. Every third hour one of them is trained, and served by
+the new version from then on. The first WARM hours fill what a server keeps for good reasons (caches, what pages show); then its
 memory at the end of every hour is compared: growth is the median of the last three against that of the first three.
 """
 
@@ -42,7 +42,7 @@ from benchmarks.server import ADMIN, Client, Server
 from benchmarks.server_speed import recovery
 from benchmarks.work import RESULTS, commit, machine, tree_memory
 
-PEOPLE, HOURS, WARM = 40, 24, 6
+PEOPLE, HOURS, WARM, TRAINED = 16, 24, 6, 3  # TRAINED: hours from one update to the next
 AT_ONCE = 4
 TOKENS = 4
 UPDATE = {
@@ -156,9 +156,10 @@ def measure(people: int, hours: int, warm: int) -> dict[str, Any]:
         for hour in range(warm + hours):
             for each in pool.map(lambda person, hour=hour: person.hour(server, hour), everybody):
                 done += each
-            state = everybody[hour % people].client.update()["state"]
-            assert state == "promoted", state
-            done["updates"] += 1
+            if not hour % TRAINED:
+                state = everybody[hour // TRAINED % people].client.update()["state"]
+                assert state == "promoted", state
+                done["updates"] += 1
             memory.append(tree_memory(server.pid) / 2**20)
             print(f"hour {hour + 1 - warm:3}: {memory[-1]:.1f} MB", flush=True)
         for client in (admin, *(person.client for person in everybody)):
