@@ -11,8 +11,9 @@ TOKENS tokens, an update draws a few drafts (UPDATE) and its gate lets it pass. 
 process, asked over HTTP and by its pages. In an hour each person asks twice for two replies (every fifth time they are
 the best of 16 drafts by their head), every other one clicks, which fits their head anew, and every fourth signs in
 anew, searches twice and opens the pages, as a new browser would. Every third hour one of them is trained, and served by
-the new version from then on. The first WARM hours fill what a server keeps for good reasons (caches, what pages show); then its
-memory at the end of every hour is compared: growth is the median of the last three against that of the first three.
+the new version from then on. The first WARM hours fill what a server keeps for good reasons (caches, what pages show);
+then its memory at the end of every hour is compared: growth is the median of the last three against that of the first
+three.
 """
 
 from __future__ import annotations
