@@ -76,7 +76,7 @@ async def complete(body: Completion, request: Request, mynah: Served, user: Call
 
     Every choice carries a `reply_id`, which feedback names. `mynah` in the answer, and in the first chunk of a stream,
     says which arm and version wrote; with `dropped` and `notice` where the oldest turns did not fit. Fields of OpenAI's
-    that change nothing here are let through, `tools` too; a demanded call of one, log-probabilities and JSON schemas are
+    that change nothing here are let through, `tools` too; a demanded call, log-probabilities and JSON schemas are
     refused.
     """
     turn = await _aside(lambda: mynah.chat.start(user, _request(mynah, user, body)))
