@@ -1,7 +1,9 @@
-"""Whether something went wrong for want of memory, which every library says in words of its own."""
+"""Memory: whether something went wrong for want of it, which every library says in words of its own; giving it back."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 
 import torch
@@ -31,3 +33,13 @@ def says_so(words: str) -> bool:
         "could not create a primitive",  # oneDNN, which does not say for want of what
     )
     return any(each in words for each in known)
+
+
+def give_back() -> None:
+    """Return freed memory to the system: some milliseconds.
+
+    glibc keeps what many small blocks were cut from, in each thread's arena, however much that was at most (LOG.md).
+    Other C libraries have no such call.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -35,6 +35,7 @@ import torch
 from adapters.base_model import BaseFiles
 from adapters.decoding import Generation, step_together
 from adapters.latents import Latents, kept_latents, latents_for
+from adapters.memory import give_back
 from adapters.policy import Policy
 from adapters.rendering import ChatMessage, Rendered
 from adapters.safety import SafetyTerm
@@ -52,6 +53,7 @@ from feedback.population import Population, load_population
 
 ROOM = 32_768  # cache positions written at once; 0.75 GB on the embedded base
 SHARE = ROOM // 4  # of it for one person, where a server writes for all at once
+REST_SECONDS = 5.0  # without work, before memory is given back
 READ_TOKENS = 1024  # of a text that was not written here; what follows does not change its features much
 
 log = logging.getLogger("mynah.engine")
@@ -222,14 +224,19 @@ class Engine:
     def _run(self) -> None:
         threads = torch.get_num_threads()
         cores = Cores(threads, own_seconds)
+        rested = False
         while True:
             tasks: list[Task] = []
             with self._wake:
                 while not (self._closing or self._errands or (tasks := self._turns.round(self.policy.together))):
-                    self._wake.wait()
+                    if not self._wake.wait(None if rested else REST_SECONDS):
+                        break
                 if self._closing:
                     break
                 errands, self._errands = self._errands, []
+            rested = not tasks and not errands
+            if rested:
+                give_back()
             for errand in errands:
                 errand()
             if tasks and threads > 1:

@@ -1,32 +1,36 @@
-"""Text that is shown while it is being written: whole characters only, and never a part of a stop string.
+"""Text that is shown while it is being written: whole characters only, never a part of a stop string, and no loop.
 
 A token may hold half a character, which decodes to U+FFFD until the other half comes; and what looks like the first
-letters of a stop string may turn out to be one. Both are held back until it is clear. Pure: decoding is the caller's.
+letters of a stop string may turn out to be one. Both are held back until it is clear. A small model may say one phrase
+again and again up to its limit: the third time ends the reply. Pure: decoding is the caller's.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from feedback.errors import InvalidInput
 
 MAX_STOPS, MAX_STOP_CHARACTERS = 4, 200
 UNFINISHED = "\ufffd"
+TIMES, PHRASE, LETTERS = 3, range(24, 201), 8  # how often, of how many characters with how many unlike letters
 
 
 class TextStream:
     """What may be shown of one reply so far."""
 
-    def __init__(self, stops: Sequence[str] = ()) -> None:
-        """stops: strings that end the reply; neither they nor what follows is ever shown."""
-        self.stops = tuple(stops)
+    def __init__(self, stops: Sequence[str] = (), question: str = "") -> None:
+        """stops: strings that end the reply; neither they nor what follows is ever shown. question: what is made of its
+        words may be said again and again."""
+        self.stops, self._asked = tuple(stops), set(_words(question))
         self.shown = ""
         self.cut = False
 
     def push(self, text: str, *, final: bool = False) -> str:
         """Take the whole text decoded so far; returns what is newly safe to show.
 
-        final: nothing follows, so what was held back is due. After a stop string was met (`cut`) nothing is shown.
+        final: nothing follows, so what was held back is due. After a stop string or a loop (`cut`) nothing is shown.
         """
         if self.cut:
             return ""
@@ -41,6 +45,9 @@ class TextStream:
             safe = safe[: len(safe) - self._pending(safe)]
         new = safe[len(self.shown) :]
         self.shown += new
+        if new and not self.cut:
+            said = looped(self.shown)
+            self.cut = bool(said) and not self._asked.issuperset(_words(said + said)[1:-1])
         return new
 
     def _pending(self, text: str) -> int:
@@ -50,6 +57,21 @@ class TextStream:
             if any(stop.startswith(text[-size:]) for stop in self.stops):
                 return size
         return 0
+
+
+def looped(text: str) -> str:
+    """The phrase that a text ends by saying TIMES times running, "" where there is none; rules and tables are none."""
+    for size in PHRASE:
+        if size * TIMES > len(text):
+            break
+        phrase = text[-size:]
+        if text.endswith(phrase * TIMES) and len({letter for letter in phrase if letter.isalpha()}) >= LETTERS:
+            return phrase
+    return ""
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
 
 
 def check_stops(raw: object) -> tuple[str, ...]:

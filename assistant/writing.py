@@ -55,7 +55,7 @@ class Ask:
 class Draft:
     """One reply. ids hold the end token, and the tokens of a stop string that the text no longer shows.
 
-    ended: the model ended it by itself; finish "stop": that, or a stop string; "length": cut by the limit or by hand.
+    ended: the model ended it by itself; finish "stop": that, a stop string, a loop; "length": the limit or by hand.
     latent: (K,) features; subject: see `Latents`.
     """
 
@@ -182,7 +182,8 @@ class Writing(Task):
         super().__init__(ask.user_id, ask.copies * (len(prompt.ids) + ask.sampling.max_tokens))
         self.ask, self.prompt = ask, prompt
         self._pieces: queue.SimpleQueue[tuple[int, str] | None] = queue.SimpleQueue()
-        self._streams = [TextStream(ask.stop) for _ in range(ask.copies)]
+        question = str(ask.messages[-1]["content"]) if ask.messages else ""
+        self._streams = [TextStream(ask.stop, question) for _ in range(ask.copies)]
         self._drafting: Drafts | None = None
         self._kept: list[int] | None = None  # after narrowing
         self._alone: int | None = None  # the one draft that is left, once its text is shown
@@ -236,7 +237,7 @@ class Writing(Task):
     def took(self, engine: Engine, written: dict[int, int]) -> Written | None:
         """Go on from a step that was taken, its tokens by draft; the outcome when it was the last."""
         engine.tokens_written += len(written)
-        if self.ask.stream or self.ask.stop or self._alone is not None:
+        if self.ask.stream or self.ask.stop or self._kept is not None:
             self._show(engine, written)
         if self.ask.narrow is not None and self._kept is None and self.tokens >= NARROW_AT:
             self._narrow(engine, self.ask.narrow)

@@ -11,9 +11,9 @@ TOKENS tokens, an update draws a few drafts (UPDATE) and its gate lets it pass. 
 process, asked over HTTP and by its pages. In an hour each person asks twice for two replies (every fifth time they are
 the best of 16 drafts by their head), every other one clicks, which fits their head anew, and every fourth signs in
 anew, searches twice and opens the pages, as a new browser would. Every third hour one of them is trained, and served by
-the new version from then on. The first WARM hours fill what a server keeps for good reasons (caches, what pages show);
-then its memory at the end of every hour is compared: growth is the median of the last three against that of the first
-three.
+the new version from then on; and at the end of each there are ten seconds in which nobody wants anything. The first
+WARM hours fill what a server keeps for good reasons (caches, what pages show); then its memory at the end of every hour
+is compared: growth is the median of the last three against that of the first three.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ import numpy as np
 
 from adapters.files import write_json
 from adapters.prompts import shipped_prompts
+from assistant.engine import REST_SECONDS
 from benchmarks.report import columns
 from benchmarks.server import ADMIN, Client, Server
 from benchmarks.server_speed import recovery
@@ -161,6 +162,7 @@ def measure(people: int, hours: int, warm: int) -> dict[str, Any]:
                 state = everybody[hour // TRAINED % people].client.update()["state"]
                 assert state == "promoted", state
                 done["updates"] += 1
+            time.sleep(2 * REST_SECONDS)  # at the end of an hour everybody rests
             memory.append(tree_memory(server.pid) / 2**20)
             print(f"hour {hour + 1 - warm:3}: {memory[-1]:.1f} MB", flush=True)
         for client in (admin, *(person.client for person in everybody)):

@@ -1,14 +1,20 @@
-"""Too little memory is known by any of its names."""
+"""Too little memory is known by any of its names; what is freed is given back."""
 
 from __future__ import annotations
 
 import errno
+import platform
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from adapters.memory import ran_out
 from feedback.errors import CorruptFile
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def refused(bytes_: int) -> Exception:
@@ -31,3 +37,22 @@ def test_nothing_else_is_taken_for_it() -> None:
     assert not ran_out(None) and not ran_out(ZeroDivisionError("division by zero"))
     assert not ran_out(OSError(errno.ENOSPC, "No space left on device"))
     assert not ran_out(CorruptFile("half a file"))
+
+
+FREED = """
+import psutil
+from adapters.memory import give_back
+
+blocks = [bytearray(50_000) for _ in range(4_000)]
+ends = blocks[::400]  # between what is freed, so that the heap cannot shrink from its end
+del blocks
+before = psutil.Process().memory_info().rss
+give_back()
+print(before - psutil.Process().memory_info().rss)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such call")
+def test_what_is_freed_is_given_back() -> None:
+    done = subprocess.run([sys.executable, "-c", FREED], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert int(done.stdout) > 150_000_000

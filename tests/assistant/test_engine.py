@@ -16,13 +16,16 @@ from adapters.base_model import BaseFiles
 from adapters.decoding import Part, Sampling
 from adapters.prefill import READ_AT_ONCE
 from adapters.versions import VersionFiles
+from assistant import engine as module
 from assistant import writing as writing_module
 from assistant.engine import Ask, Draft, Engine
 from assistant.shelf import Shelf
+from assistant.streaming import looped
 from assistant.writing import Written
 from feedback.errors import Busy, CorruptFile, InvalidInput
 from feedback.types import AdapterVersion
 from tests.assistant.conftest import Maker, said
+from tests.assistant.serving import wait_for
 
 SEA = said("Tell me about the sea.")
 
@@ -264,6 +267,32 @@ def test_closing_ends_what_is_under_way(base_files: BaseFiles, version_files: Ve
     assert time.monotonic() - began < 5
     with pytest.raises(Busy, match="shutting down"):
         writing.result(timeout=1)
+
+
+def test_a_reply_that_goes_round_in_circles_ends(engine: Engine) -> None:
+    """Greedily the embedded base does, sooner or later."""
+    writing = engine.write(ask("Write a very long story about a dog.", tokens=400, temperature=0.0))
+    shown = "".join(text for _, text in writing.pieces())
+    (draft,) = writing.result().drafts
+    assert looped(draft.text) and shown == draft.text
+    assert draft.finish == "stop" and not draft.ended and len(draft.ids) < 400
+
+
+def test_memory_is_given_back_once_it_rests(
+    base_files: BaseFiles, version_files: VersionFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once a rest, and not while there is something to do."""
+    given: list[int] = []
+    monkeypatch.setattr(module, "REST_SECONDS", 0.2)
+    monkeypatch.setattr(module, "give_back", lambda: given.append(resting.busy))
+    resting = Engine(base_files, version_files)
+    resting.start()
+    wait_for(lambda: given == [0])
+    write(resting, ask(tokens=8))
+    wait_for(lambda: given == [0, 0])
+    time.sleep(0.5)
+    assert given == [0, 0]
+    resting.close()
 
 
 def test_it_knows_how_long_it_has_been_idle(engine: Engine) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assistant.streaming import TextStream, check_stops
+from assistant.streaming import TextStream, check_stops, looped
 from feedback.errors import InvalidInput
 
 
@@ -51,6 +51,41 @@ def test_pieces_add_up_to_the_text_before_the_first_stop(text: str, stops: list[
     assert stream.cut or shown == text
     if stream.cut:
         assert any(text[len(shown) :].startswith(stop) for stop in stops)
+
+
+SOAP = "they have been used in the making of soap, "
+
+
+def test_a_phrase_said_three_times_running_ends_the_reply() -> None:
+    stream, text = TextStream(), "Bees are useful: " + SOAP * 9
+    for end in range(len(text) + 1):
+        stream.push(text[:end])
+    assert stream.cut and stream.shown == f"Bees are useful: {SOAP * 3}"[:-1], "a space begins the phrase, too"
+    twice = TextStream()
+    twice.push(f"{SOAP * 2}and of candles.", final=True)
+    assert not twice.cut
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "|" + "---------------|" * 12,
+        "0.000000, " * 20,
+        "ha " * 40,
+        "".join(f"{number}. It is a good year for bees.\n" for number in range(9)),
+        "1. Boil the water.\n2. Wait for three minutes.\n" * 2,
+    ],
+)
+def test_rules_tables_and_lists_are_no_loops(text: str) -> None:
+    assert not any(looped(text[:end]) for end in range(len(text) + 1))
+
+
+def test_who_asks_for_it_gets_it() -> None:
+    stream = TextStream(question="Write 'I must not talk during the lessons.' ten times.")
+    text = "I must not talk during the lessons.\n" * 10
+    for end in range(len(text) + 1):
+        stream.push(text[:end])
+    assert stream.shown == text and not stream.cut
 
 
 def test_stop_strings_are_checked() -> None:
