@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import httpx
 import openai
@@ -85,14 +86,15 @@ def test_tools_that_may_be_called_or_not_are_answered_in_text(client: openai.Ope
         "type": "function",
         "function": {"name": "get_time", "description": "The time now.", "parameters": {"type": "object"}},
     }
-    asked = {"model": "mynah", "messages": HELLO, "max_tokens": 4, "seed": 1}
-    plain = client.chat.completions.create(**asked)  # type: ignore[call-overload]
-    answer = client.chat.completions.create(**asked, tools=[tool], tool_choice="auto", stream=stream)  # type: ignore[call-overload]
-    chunks = list(answer) if stream else []
-    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
-    assert (text if stream else answer.choices[0].message.content) == plain.choices[0].message.content
-    ends = [chunk.choices[0].finish_reason for chunk in chunks][-1:] or [answer.choices[0].finish_reason]
-    assert ends == [plain.choices[0].finish_reason]
+    ask = partial(client.chat.completions.create, model="mynah", messages=HELLO, max_tokens=4, seed=1)
+    (plain,) = ask().choices
+    if stream:
+        chunks = [chunk.choices[0] for chunk in ask(tools=[tool], tool_choice="auto", stream=True)]
+        text, end = "".join(chunk.delta.content or "" for chunk in chunks), chunks[-1].finish_reason
+    else:
+        (choice,) = ask(tools=[tool], tool_choice="auto").choices
+        text, end = choice.message.content, choice.finish_reason
+    assert (text, end) == (plain.message.content, plain.finish_reason)
 
 
 def test_errors_arrive_as_the_clients_own(client: openai.OpenAI, address: str) -> None:

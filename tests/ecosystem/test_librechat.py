@@ -7,37 +7,21 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adapters.base_model import BaseFiles
 from assistant.mynah import Mynah
 from benchmarks.peers import ENVIRONMENTS
 from feedback.types import User
-from tests.assistant.serving import PASSWORD, listening, open_mynah, own_models, settings
+from tests.assistant.serving import listening
 from tests.ecosystem.documented import block
 
 pytestmark = pytest.mark.ecosystem
 SCRIPT = Path(__file__).with_name("librechat_client.cjs")
 TURNS = ["Name a colour.", "And another?"]
 INSTRUCTIONS = {"role": "system", "content": "Be kind."}  # the script's
-
-
-@pytest.fixture(scope="module")
-def mynah(base_files: BaseFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mynah]:
-    folder = tmp_path_factory.mktemp("librechat")
-    config = settings(own_models(base_files, folder / "models"), folder / "data", max_tokens=16)
-    opened = open_mynah(config, run_updates=False)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(scope="module")
-def ada(mynah: Mynah) -> User:
-    return mynah.accounts.add("Ada", PASSWORD)
 
 
 @pytest.fixture(scope="module")

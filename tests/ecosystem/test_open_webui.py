@@ -17,9 +17,8 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import FilePayload, Page, expect, sync_playwright
 
-from adapters.base_model import BaseFiles
 from adapters.policy import Policy
 from assistant.api import chat as chat_api
 from assistant.api.chat import Completion
@@ -28,7 +27,7 @@ from assistant.mynah import Mynah
 from benchmarks.peers import ENVIRONMENTS
 from feedback.types import Reply, User
 from tests.assistant.conftest import Maker
-from tests.assistant.serving import PASSWORD, listening, open_mynah, own_models, settings, wait_for
+from tests.assistant.serving import PASSWORD, listening, wait_for
 from tests.browser.site import FLAGS
 from tests.ecosystem.documented import block
 from tests.ecosystem.program import Program
@@ -46,20 +45,6 @@ PICTURE = base64.b64decode(
 REFUSED = "only text is read"
 QUESTION = "Name three colours."
 TASKS = {"title": "concise title", "follow-ups": "send next", "tags": "broad tags"}
-
-
-@pytest.fixture(scope="module")
-def mynah(base_files: BaseFiles, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mynah]:
-    folder = tmp_path_factory.mktemp("mynah")
-    config = settings(own_models(base_files, folder / "models"), folder / "data", max_tokens=32)
-    opened = open_mynah(config, run_updates=False)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(scope="module")
-def ada(mynah: Mynah) -> User:
-    return mynah.accounts.add("Ada", PASSWORD)
 
 
 @pytest.fixture(scope="module")
@@ -199,8 +184,8 @@ def test_a_chat_in_its_pages_and_a_thumb_that_is_brought(
 
 def test_a_picture_in_its_pages_shows_the_refusal(page: Page, webui: Program) -> None:
     open_chat(page, webui)
-    dot = {"name": "dot.png", "mimeType": "image/png", "buffer": PICTURE}
-    page.locator("input[type=file]").first.set_input_files(dot)  # type: ignore[arg-type]
+    dot: FilePayload = {"name": "dot.png", "mimeType": "image/png", "buffer": PICTURE}
+    page.locator("input[type=file]").first.set_input_files(dot)
     page.locator("form img").first.wait_for()
     send(page, "What is this?")
     expect(page.get_by_text(REFUSED).first).to_be_visible()
