@@ -2,7 +2,7 @@
 
 A token may hold half a character, which decodes to U+FFFD until the other half comes; and what looks like the first
 letters of a stop string may turn out to be one. Both are held back until it is clear. A small model may say one phrase
-again and again up to its limit: the third time ends the reply. Pure: decoding is the caller's.
+again and again up to its limit: that ends the reply before it. Pure: decoding is the caller's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from feedback.errors import InvalidInput
 
 MAX_STOPS, MAX_STOP_CHARACTERS = 4, 200
 UNFINISHED = "\ufffd"
-TIMES, PHRASE, LETTERS = 3, range(24, 201), 8  # how often, of how many characters with how many unlike letters
+TIMES, LENGTH = 3, 240  # a loop says its phrase so often and is so many characters long
+PHRASE, LETTERS = range(24, 201), 8  # characters of a phrase, and unlike letters in it
 
 
 class TextStream:
@@ -60,12 +61,13 @@ class TextStream:
 
 
 def looped(text: str) -> str:
-    """The phrase that a text ends by saying TIMES times running, "" where there is none; rules and tables are none."""
+    """The phrase that a text ends by saying over and over, "" where there is none.
+
+    Rules and tables are none, nor are three like lines of a program.
+    """
     for size in PHRASE:
-        if size * TIMES > len(text):
-            break
-        phrase = text[-size:]
-        if text.endswith(phrase * TIMES) and len({letter for letter in phrase if letter.isalpha()}) >= LETTERS:
+        phrase, times = text[-size:], max(TIMES, -(-LENGTH // size))
+        if text.endswith(phrase * times) and len({letter for letter in phrase if letter.isalpha()}) >= LETTERS:
             return phrase
     return ""
 

@@ -1,6 +1,6 @@
 """A small server that speaks vLLM's protocol, to see what Mynah does with what such a server may answer.
 
-What it writes tells who wrote it: the name of the model and the seed, over and over. The real vLLM is in
+What it writes tells who wrote it: the name of the model and the seed, over and over, counted. The real vLLM is in
 tests/ecosystem/test_vllm.py.
 """
 
@@ -155,7 +155,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, {"error": {"message": f"The model `{name}` does not exist."}})
             return
         fake.asked.append(body)
-        ids = fake.encode(f"{name} with {body['seed']} goes on and on. " * 200)[: body["max_tokens"]]
+        text = "".join(f"{name} with {body['seed']} goes on and on {i}. " for i in range(200))
+        ids = fake.encode(text)[: body["max_tokens"]]
         if fake.ends_after is not None and fake.ends_after <= len(ids):
             ids = [*ids[: fake.ends_after - 1], body["stop_token_ids"][0]]
         self.send_response(200)

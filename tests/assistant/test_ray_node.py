@@ -123,7 +123,7 @@ def test_names_that_lead_out_of_a_job_are_refused(tmp_path: Path) -> None:
 
 def test_what_is_written_meanwhile_is_no_reason_to_fail(tmp_path: Path) -> None:
     """A worker makes, renames and removes folders while its node looks for what is there."""
-    over = threading.Event()
+    over, written = threading.Event(), threading.Event()
 
     def write() -> None:
         number = 0
@@ -135,10 +135,12 @@ def test_what_is_written_meanwhile_is_no_reason_to_fail(tmp_path: Path) -> None:
             shutil.rmtree(whole, ignore_errors=True)
             whole.parent.mkdir(exist_ok=True)
             draft.rename(whole)
+            written.set()
 
     writer = threading.Thread(target=write)
     writer.start()
     try:
+        assert written.wait(60)
         seen = [pack(tmp_path) for _ in range(300)]
     finally:
         over.set()

@@ -56,14 +56,14 @@ def test_pieces_add_up_to_the_text_before_the_first_stop(text: str, stops: list[
 SOAP = "they have been used in the making of soap, "
 
 
-def test_a_phrase_said_three_times_running_ends_the_reply() -> None:
+def test_a_phrase_said_over_and_over_ends_the_reply() -> None:
     stream, text = TextStream(), "Bees are useful: " + SOAP * 9
     for end in range(len(text) + 1):
         stream.push(text[:end])
-    assert stream.cut and stream.shown == f"Bees are useful: {SOAP * 3}"[:-1], "a space begins the phrase, too"
-    twice = TextStream()
-    twice.push(f"{SOAP * 2}and of candles.", final=True)
-    assert not twice.cut
+    assert stream.cut and stream.shown == f"Bees are useful: {SOAP * 6}"[:-1], "a space begins the phrase, too"
+    often = TextStream()
+    often.push(f"{SOAP * 5}and of candles.", final=True)
+    assert not often.cut
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,7 @@ def test_a_phrase_said_three_times_running_ends_the_reply() -> None:
         "ha " * 40,
         "".join(f"{number}. It is a good year for bees.\n" for number in range(9)),
         "1. Boil the water.\n2. Wait for three minutes.\n" * 2,
+        "  <td>nothing to be seen here</td>\n" * 6,
     ],
 )
 def test_rules_tables_and_lists_are_no_loops(text: str) -> None:

@@ -149,8 +149,9 @@ def test_what_is_set_for_a_chat_can_be_changed_later(chat: Page) -> None:
     reply = ask(chat, "Name a bird.")
     expect(reply.get_by_role("button", name="Good reply")).to_be_visible()
     chat.get_by_role("button", name="About this chat").click()
-    chat.get_by_label("How should it answer in this chat?").fill("Answer in verse.")
-    chat.get_by_label("Don't learn from this chat").check()
+    with chat.expect_response(lambda answer: "Answer in verse." in (answer.request.post_data or "")):
+        chat.get_by_label("How should it answer in this chat?").fill("Answer in verse.")
+        chat.get_by_label("Don't learn from this chat").check()
     expect(chat.get_by_text("Mynah does not learn from this chat, so")).to_be_visible()
     expect(chat.get_by_role("button", name="Good reply")).to_have_count(0)
     chat.reload()
