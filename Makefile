@@ -114,12 +114,13 @@ bench-speed: setup $(LLAMA_CPP)/.made $(TRL)/.made
 demo: setup  ## the whole loop without a browser, for simulated people, with a report
 	$(BIN)/python -m benchmarks.demo
 
-bench-learning: setup  ## how well it learns: heads from few and from rough clicks, real people, trials, updates
+bench-learning: setup  ## how well it learns: heads from few and from rough clicks, real people, trials, updates, summaries
 	$(BIN)/python -m benchmarks.head
 	$(BIN)/python -m benchmarks.rough_clicks
 	$(BIN)/python -m benchmarks.real_people
 	$(BIN)/python -m benchmarks.probation
 	$(BIN)/python -m benchmarks.personalize
+	$(BIN)/python -m benchmarks.summaries --updates
 
 bench: bench-learning bench-speed  ## every figure in README
 	$(BIN)/python -m benchmarks.footprint

@@ -11,7 +11,9 @@ import fcntl
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -20,18 +22,20 @@ from adapters.decoding import Generation, Sampling
 from adapters.files import sha256_json
 from adapters.latents import SUBJECT_TOKENS, latents_for
 from adapters.policy import Policy
-from adapters.prompts import Split, shipped_prompts
+from adapters.prompts import DATA, Split, shipped_prompts
 from assistant.config import default_models_dir
 from feedback.reward_head import Array
 
+SUMMARIZE = "Summarize the following text in two or three sentences.\n\n"
 WORK = Path(__file__).resolve().parent / "results" / "work"
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Which replies: `copies` to every `stride`-th of the shipped prompts `start` … `stop` of a split."""
+    """Which replies: `copies` to every `stride`-th of the shipped prompts `start` … `stop` of a split, or of the
+    requests to summarize a passage."""
 
-    split: Split
+    split: Split | Literal["passages"]
     start: int
     stop: int
     copies: int
@@ -85,7 +89,7 @@ def base_replies(draw: Draw, base: Base | None = None) -> list[Drafts]:
 
     base: one that is loaded already. Of two runs that miss the same replies, one writes while the other waits.
     """
-    prompts = shipped_prompts(draw.split)[draw.start : draw.stop : draw.stride]
+    prompts = prompts_of(draw.split)[draw.start : draw.stop : draw.stride]
     path = WORK / f"replies-{sha256_json([asdict(draw), prompts])[:12]}.jsonl"
     have = _read(path)
     if len(have) < len(prompts):
@@ -100,6 +104,15 @@ def base_replies(draw: Draw, base: Base | None = None) -> list[Drafts]:
                 print(json.dumps(kept), file=file, flush=True)
                 have.append(drafts)
     return have
+
+
+@cache
+def prompts_of(split: Split | Literal["passages"]) -> list[tuple[str, str]]:
+    """(id, text) of the prompts of a split, or of the requests to summarize a passage."""
+    if split != "passages":
+        return shipped_prompts(split)
+    rows = [json.loads(line) for line in (DATA / "passages.jsonl").read_text("utf-8").splitlines()]
+    return [(row["id"], SUMMARIZE + row["text"]) for row in rows]
 
 
 def _read(path: Path) -> list[Drafts]:

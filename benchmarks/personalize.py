@@ -92,6 +92,8 @@ def quick_settings() -> tuple[Settings, UpdateConfig]:
 class Bench:
     """The run: what all people share, and the units of work of each."""
 
+    name, tastes = "personalize", REPORT
+
     def __init__(self, settings: Settings, config: UpdateConfig) -> None:
         self.settings, self.config = settings, config
         self.files: BaseFiles = prepare_base(DEFAULT_BASE, default_models_dir(), "nf4")
@@ -100,7 +102,7 @@ class Bench:
         self.safety = SafetyTerm.load("term")
         self.population: Population = load_population(len(self.base.latents.directions))
         key = [asdict(settings), config.as_dict(), self.files.base_id, self.population.version]
-        self.work = Work("personalize", key)
+        self.work = Work(self.name, key)
 
     # ---- what is common -------------------------------------------------------------------------------------------
 
@@ -130,7 +132,11 @@ class Bench:
     def opponents(self, person: Person) -> list[list[Judged]]:
         """The base replies to beat, as the person sees them."""
         s = self.settings
-        return judge([some(each, s.drafts, s.drafts + s.opponents) for each in self.report_drafts], person, self.floor)
+        return self.judged([some(each, s.drafts, s.drafts + s.opponents) for each in self.report_drafts], person)
+
+    def judged(self, drafts: Sequence[Drafts], person: Person) -> list[list[Judged]]:
+        """Replies as the person sees them, prompt by prompt."""
+        return judge(drafts, person, self.floor)
 
     def judge_of(self, head: RewardHead) -> Judge:
         """What drafts are chosen by, with this head."""
@@ -146,7 +152,7 @@ class Bench:
 
     def person(self, name: str, seed: int) -> Person:
         """The simulated person, their clicks drawn from the seed."""
-        return make_person(name, REPORT[name], texts_of(self.label_drafts), seed)
+        return make_person(name, self.tastes[name], texts_of(self.label_drafts), seed)
 
     def clicks(self, name: str, seed: int, count: int) -> tuple[list[Drafts], list[Preference]]:
         """The prompts a person chatted about, and the labels they gave."""
@@ -161,8 +167,8 @@ class Bench:
         picks = self.picks(own, head_of(labels, self.population))
         opponents = self.opponents(person)
         return {
-            "wins": wins_by_prompt(judge(picks, person, self.floor), opponents),
-            "control": wins_by_prompt(judge(own, person, self.floor), opponents),
+            "wins": wins_by_prompt(self.judged(picks, person), opponents),
+            "control": wins_by_prompt(self.judged(own, person), opponents),
             "texts": [each.texts[0] for each in picks],
             "kl": best_of_n_kl(self.settings.drafts) / self.tokens(own),
         }
@@ -186,7 +192,7 @@ class Bench:
         system = context_system(DEFAULT_SYSTEM, profile, lambda text: len(renderer.reply_ids(text, ended=False)))
         told = system if system != DEFAULT_SYSTEM else None
         written = write(self.base.policy, self.base.latents, self.prompts, 2, self.sampling(5), system=told)
-        wins = wins_by_prompt(judge(written.drafts, person, self.floor), self.opponents(person))
+        wins = wins_by_prompt(self.judged(written.drafts, person), self.opponents(person))
         return {"wins": wins, "kl": written.kl, "system": system, "texts": [each.texts[0] for each in written.drafts]}
 
     def update(self, name: str) -> Unit:
@@ -207,7 +213,7 @@ class Bench:
         written = self.written_by(self.job(name) / "result", self.settings.drafts)
         first = self.written_by(self.job(name) / "checkpoint" / "warm_start", self.settings.first_drafts)
         picks = self.picks(written.drafts, head_of(labels, self.population))
-        judged = judge(written.drafts, person, self.floor)
+        judged = self.judged(written.drafts, person)
         return {
             "wins": wins_by_prompt(judged, opponents),
             "kl": written.kl,
@@ -215,11 +221,11 @@ class Bench:
             "coined": self.coined(written.drafts),
             "texts": [each.texts[0] for each in written.drafts],
             "reranked": {
-                "wins": wins_by_prompt(judge(picks, person, self.floor), opponents),
+                "wins": wins_by_prompt(self.judged(picks, person), opponents),
                 "kl": written.kl + best_of_n_kl(self.settings.drafts) / written.tokens,
                 "texts": [each.texts[0] for each in picks],
             },
-            "first": {"wins": wins_by_prompt(judge(first.drafts, person, self.floor), opponents), "kl": first.kl},
+            "first": {"wins": wins_by_prompt(self.judged(first.drafts, person), opponents), "kl": first.kl},
         }
 
     def written_by(self, folder: Path, copies: int) -> Written:
