@@ -8,8 +8,10 @@ Simulated people (benchmarks/people.py) read base replies to shipped prompts and
 thumb in turn, or rankings alone. Other prompts judge. Pair accuracy: of two replies to one prompt that are no tie to
 the person, the head names the better one. Wins: the head picks one of 16 drafts, and the person, without noise,
 compares it with base replies to the same prompt; equally good ones count half, and a broken reply loses to a sound one.
-Calibration error: how far the head's chances for a click lie from the rates at which the person clicks so, over ten
-bins of chance. Some people like what traits were made for, others what no trait was made for; both are told.
+Calibration error: how far the head's chances for a click lie from the rates at which people click so, over ten bins of
+chance, everybody's pairs together, as is usual; and within each person, where that somebody's taste is surer than the
+head can know counts as an error too. Some people like what traits were made for, others what no trait was made for;
+both are told.
 
 A taste that turns: after 120 acts by one taste the person goes on with another. Pair accuracy for the new one after
 10 to 80 acts more, as the product fits (old acts fade, feedback/fading.py), with all acts counting alike, and by the
@@ -63,7 +65,7 @@ FIGURES = {
     "accuracy": "pair accuracy",
     "ranked_accuracy": "… from rankings",
     "wins": f"best of {DRAFTS} wins",
-    "calibration": "calibration error",
+    "calibration": "… within a person",
 }
 BINS = 10
 
@@ -96,12 +98,17 @@ class Judged:
 
 @dataclass(frozen=True)
 class Learned:
-    """What one head achieves for one person."""
+    """What one head achieves for one person. gaps: (BINS,) chance said less rate come, by the bin's share of pairs."""
 
     labels: int
     accuracy: float
     wins: float
-    calibration: float
+    gaps: list[float]
+
+    @property
+    def calibration(self) -> float:
+        """The calibration error within this person."""
+        return float(np.abs(self.gaps).sum())
 
 
 @dataclass(frozen=True)
@@ -177,16 +184,16 @@ class Judge:
         scores = self._judged.features @ head.mean
         right = _half_ties(scores[:, :, None] - scores[:, None, :])[self._clear].mean()
         wins = self._wins(np.where(self._judged.broken, -np.inf, scores))
-        return Learned(labels, float(right), wins, self._calibration(head))
+        return Learned(labels, float(right), wins, self._gaps(head))
 
-    def _calibration(self, head: RewardHead) -> float:
-        """Mean distance, over bins of the chance that the head gives to the likelier click, from how often it comes."""
+    def _gaps(self, head: RewardHead) -> list[float]:
+        """By bins of the chance that the head gives to the likelier click: its distance from how often it comes."""
         prompts, better, worse = np.nonzero(self._clear)
         chance = head.prefer(self._judged.features[prompts, better], self._judged.features[prompts, worse])
         clicked = np.where(chance < 0.5, 1 - self._clicked, self._clicked)
         chance = np.maximum(chance, 1 - chance)
         place = np.minimum((chance * 2 - 1) * BINS, BINS - 1).astype(int)
-        return float(np.abs(np.bincount(place, chance - clicked, BINS)).sum() / len(chance))
+        return list((np.bincount(place, chance - clicked, BINS) / len(chance)).tolist())
 
     def _wins(self, scores: Array) -> float:
         best = scores[:, :DRAFTS].argmax(1)
@@ -220,6 +227,13 @@ def run(plan: Plan, population: Population) -> dict[str, Outcome]:
 def over_people(people: dict[str, Outcome], figure: str, labels: int, group: str = "all") -> Interval:
     """Mean of a figure over the people of a group, seeds averaged first, with its 95% interval over people."""
     return interval([outcome.mean(figure, labels) for name, outcome in people.items() if name in GROUPS[group]])
+
+
+def together(people: dict[str, Outcome], labels: int, group: str = "all") -> float:
+    """The calibration error over everybody's pairs, people and seeds with equal weight."""
+    members = [outcome for name, outcome in people.items() if name in GROUPS[group]]
+    gaps = [look.gaps for outcome in members for look in outcome.looks if look.labels == labels]
+    return float(np.abs(np.mean(gaps, axis=0)).sum())
 
 
 def turned(plan: Plan, population: Population) -> dict[str, dict[int, Interval]]:
@@ -316,6 +330,8 @@ def report(
         for figure, title in FIGURES.items():
             cells = (f"{over_people(people, figure, labels, group)!s:>22s}" for labels in LABELS)
             lines.append(f"{title:20s}" + "".join(cells))
+        errors = (f"{together(people, labels, group):22.1%}" for labels in LABELS)
+        lines.append(f"{'calibration error':20s}" + "".join(errors))
     lines.append(f"{'the taste itself':20s}{interval([each.oracle for each in people.values()])!s:>22s}")
     for name, outcome in people.items():
         cells = (f"{outcome.mean('accuracy', n):15.1%}{outcome.mean('wins', n):7.1%}" for n in LABELS)
@@ -343,6 +359,7 @@ def main() -> None:
             figure: {str(labels): asdict(over_people(people, figure, labels, group)) for labels in LABELS}
             for figure in FIGURES
         }
+        | {"calibration_together": {str(labels): together(people, labels, group) for labels in LABELS}}
         for group in groups_of(people)
     }
     write_json(

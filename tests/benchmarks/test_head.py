@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.base_replies import Drafts
 from benchmarks.clicks import TURNS
-from benchmarks.head import DRAFTS, Judge, Learned, Outcome, over_people, read_judged, simulate
+from benchmarks.head import DRAFTS, Judge, Learned, Outcome, over_people, read_judged, simulate, together
 from benchmarks.people import make_person
 from feedback.population import load_population
 from feedback.reward_head import RewardHead, fit
@@ -75,7 +75,7 @@ def test_acts_of_a_simulated_person_teach_the_taste(judge: Judge) -> None:
 
 def test_seeds_are_averaged_before_people() -> None:
     people = {
-        "short": Outcome(1.0, [learned(0.6), learned(0.8), Learned(30, 0.0, 0.0, 0.0)], [learned(0.5)]),
+        "short": Outcome(1.0, [learned(0.6), learned(0.8), Learned(30, 0.0, 0.0, [])], [learned(0.5)]),
         "when": Outcome(1.0, [learned(0.9)], [learned(1.0)]),
     }
     accuracy = over_people(people, "accuracy", 10)
@@ -84,9 +84,19 @@ def test_seeds_are_averaged_before_people() -> None:
     assert over_people(people, "accuracy", 10, "unnamed").mean == pytest.approx(0.9)
 
 
-def learned(accuracy: float) -> Learned:
+def learned(accuracy: float, gaps: list[float] | None = None) -> Learned:
     """Figures of a head after ten labels."""
-    return Learned(10, accuracy, 0.5, 0.0)
+    return Learned(10, accuracy, 0.5, gaps or [0.0, 0.0])
+
+
+def test_one_persons_shyness_and_anothers_boldness_are_no_error_together() -> None:
+    people = {
+        "short": Outcome(1.0, [learned(0.5, [0.1, 0.02])], []),
+        "when": Outcome(1.0, [learned(0.5, [-0.1, 0.04])], []),
+    }
+    assert together(people, 10) == pytest.approx(0.03)
+    assert over_people(people, "calibration", 10).mean == pytest.approx((0.12 + 0.14) / 2)
+    assert together(people, 10, "unnamed") == pytest.approx(0.14)
 
 
 def test_a_head_is_calibrated_when_its_chances_are_the_rates_of_clicks(judge: Judge) -> None:
