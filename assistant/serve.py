@@ -6,8 +6,6 @@ once. SIGTERM and Ctrl-C end the server within ten seconds: replies under way ge
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import importlib
 import logging
@@ -28,13 +26,11 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 2  # for replies under way
 PURPOSE = "app.py serve"
-M_ARENA_MAX, ARENAS = -8, 2  # the first as in glibc's malloc.h
 
 
 def serve(config: Config, given: dict[str, Any]) -> int:
     """Run until told to stop. Raises MynahError when it cannot start."""
     signal.signal(signal.SIGTERM, _leave)
-    _share_freed_memory()
     gc.disable()  # while modules are imported nothing becomes garbage, and looking for it takes a quarter of the time
     lock = DataLock(config.data_dir, PURPOSE)
     try:
@@ -54,13 +50,6 @@ def serve(config: Config, given: dict[str, Any]) -> int:
         gc.enable()
         lock.release()
     return 0
-
-
-def _share_freed_memory() -> None:
-    """Let threads share arenas of memory. Else glibc gives up to eight a core one each, and what lives on is strewn
-    over the pages of all of them, so that few can be given back (LOG.md). Other C libraries know no such thing."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
 
 
 class _Told(BaseException):
