@@ -31,7 +31,6 @@ PURPOSE = "app.py serve"
 def serve(config: Config, given: dict[str, Any]) -> int:
     """Run until told to stop. Raises MynahError when it cannot start."""
     signal.signal(signal.SIGTERM, _leave)
-    gc.disable()  # while modules are imported nothing becomes garbage, and looking for it takes a quarter of the time
     lock = DataLock(config.data_dir, PURPOSE)
     try:
         with _listen(config) as listener:
@@ -47,7 +46,6 @@ def serve(config: Config, given: dict[str, Any]) -> int:
     except (KeyboardInterrupt, _Told):
         _vanish(lock)
     finally:
-        gc.enable()
         lock.release()
     return 0
 
@@ -104,8 +102,11 @@ def _address(host: str, port: int) -> str:
 
 def _open(config: Config, lock: DataLock) -> Mynah:
     """All services, and on a first run the admin, whose password is shown this once."""
+    gc.disable()  # what modules are made of is no garbage, and to look for some takes a quarter of their imports' time
     from assistant.mynah import Mynah
 
+    gc.freeze()  # nor will it be any
+    gc.enable()
     # Pages are imported while the base model is read from the disk.
     threading.Thread(target=importlib.import_module, args=("assistant.ui.app",), name="pages", daemon=True).start()
     mynah = Mynah.open(config, _say, lock=lock)
@@ -140,11 +141,8 @@ def _run(mynah: Mynah, listener: socket.socket, address: str) -> None:
 
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     allow_many_connections()
-    app = create_app(mynah)
-    gc.freeze()  # what is there now stays
-    gc.enable()
     settings = uvicorn.Config(
-        app,
+        create_app(mynah),
         log_config=None,
         access_log=False,
         http=PunctualProtocol,
