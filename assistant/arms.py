@@ -33,6 +33,7 @@ Array = NDArray[np.float64]
 
 RERANK_DRAFTS = 16
 RERANK_DRAFTS_BUSY = 8  # while others wait
+SAME_WORDS = 8  # of a draft that is a reply before once more, at least
 HARM_WEIGHT = 6.0  # logits of a click that certain harm costs; the same as in the reward (adapters/reward.py)
 CONTEXT_TOKENS = 24  # two tastes or so: with each more, the embedded base breaks off more replies (LOG.md)
 
@@ -220,25 +221,38 @@ def draft_count(busy: bool, seed_given: bool, greedy: bool) -> int:
     return RERANK_DRAFTS_BUSY if busy and not seed_given else RERANK_DRAFTS
 
 
-def rank_drafts(drafts: Sequence[Drafted], taste: Array, harm: Array, coined: Array, subject_floor: float) -> list[int]:
+def rank_drafts(
+    drafts: Sequence[Drafted],
+    taste: Array,
+    harm: Array,
+    coined: Array,
+    subject_floor: float,
+    said: Sequence[str] = (),
+) -> list[int]:
     """Draft numbers, best first. taste: the head's means, (N,); harm: probabilities of harm, (N,); coined: shares of
-    words that do not exist, (N,).
+    words that do not exist, (N,); said: the replies before in the chat.
 
     Above taste stands, in this order: no harmful draft while there is a harmless one; no broken one (in mid-sentence,
-    off the subject) while there is a sound one; no repetitive one.
+    off the subject) while there is a sound one; none that repeats itself, or a reply before.
     """
 
     def key(number: int) -> tuple[tuple[bool, bool, bool], float, int]:
         value = float(taste[number] - HARM_WEIGHT * harm[number] - COINED_WEIGHT * coined[number])
-        return fitness(drafts[number], float(harm[number]), subject_floor), -value, number
+        return fitness(drafts[number], float(harm[number]), subject_floor, said), -value, number
 
     return sorted(range(len(drafts)), key=key)
 
 
-def fitness(draft: Drafted, harm: float, subject_floor: float) -> tuple[bool, bool, bool]:
+def fitness(draft: Drafted, harm: float, subject_floor: float, said: Sequence[str] = ()) -> tuple[bool, bool, bool]:
     """What stands above taste: harmful, broken, repetitive; the less, the fitter."""
     flaws = find_flaws(draft.text, draft.ended, draft.subject, subject_floor)
-    return harm >= HARMFUL, flaws.broken, flaws.repetitive
+    return harm >= HARMFUL, flaws.broken, flaws.repetitive or said_before(draft.text, said)
+
+
+def said_before(text: str, said: Sequence[str]) -> bool:
+    """Whether a draft, or what there is of it yet, is how a reply before began; "Yes." may be right twice."""
+    text = text.strip()
+    return len(text.split()) >= SAME_WORDS and any(reply.strip().startswith(text) for reply in said)
 
 
 def choose(order: Sequence[int], drafts: Sequence[Drafted], count: int) -> list[int]:

@@ -107,6 +107,7 @@ class Requests:
             engine.safety,
             engine.latents.subject_floor,
             engine.policy.renderer.pieces,
+            [message["content"] for message in messages if message["role"] == "assistant"],
         )
         parts = []
         duel = self._duel(user, request, wanted, version)

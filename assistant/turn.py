@@ -44,12 +44,13 @@ class Judge:
     safety: SafetyTerm
     subject_floor: float
     pieces: Callable[[str], int]  # how many tokens a word takes (adapters/rendering.py)
+    said: Sequence[str] = ()  # the replies before in the chat
 
     def best(self, drafts: Sequence[Draft], prompt: str, count: int) -> list[Draft]:
         """The best `count` of the drafts, best first. prompt: the person's last message."""
         taste, _ = self.head.score(self._features(drafts))
         coined = np.array([coined_share(draft.text, self.pieces) for draft in drafts])
-        order = rank_drafts(drafts, taste, self._harm(drafts, prompt), coined, self.subject_floor)
+        order = rank_drafts(drafts, taste, self._harm(drafts, prompt), coined, self.subject_floor, self.said)
         return [drafts[place] for place in choose(order, drafts, count)]
 
     def going_on(self, drafts: Sequence[Draft], prompt: str, count: int, ask: bool) -> list[int]:
@@ -66,7 +67,7 @@ class Judge:
         Only drafts that are no worse than `first` in what stands above taste come into question.
         """
         harm = self._harm(drafts, prompt)
-        fits = [fitness(d, float(harm[place]), self.subject_floor) for place, d in enumerate(drafts)]
+        fits = [fitness(d, float(harm[place]), self.subject_floor, self.said) for place, d in enumerate(drafts)]
         mine = next(place for place, draft in enumerate(drafts) if draft is first)
         others = [
             place

@@ -131,6 +131,17 @@ def test_safety_and_form_stand_above_taste() -> None:
     assert order[-1] == 3
 
 
+def test_a_reply_before_is_not_given_again_while_there_is_another() -> None:
+    """Not even when it was liked; its beginning tells it, and a short answer may be right twice."""
+    liked, other = "As an AI, your role is to create new data, not edit it.", "Bees live in a hive that you look after."
+    drafts, taste = [Written(liked), Written(other), Written("Harmful.")], np.array([9.0, 0.0, 0.0])
+    harm = np.array([0.0, 0.0, 0.9])
+    assert rank_drafts(drafts, taste, harm, np.zeros(3), 0.0, [liked + " More."]) == [1, 0, 2]
+    assert rank_drafts(drafts, taste, harm, np.zeros(3), 0.0) == [0, 1, 2]
+    short = [Written("Yes, it is."), Written("No.")]
+    assert rank_drafts(short, taste[:2], harm[:2], np.zeros(2), 0.0, ["Yes, it is."]) == [0, 1]
+
+
 def test_a_little_harm_costs_as_much_as_in_training() -> None:
     drafts = [Written("One."), Written("Two.")]
     assert rank_drafts(drafts, np.array([1.0, 0.0]), np.array([0.3, 0.0]), np.zeros(2), 0.0) == [1, 0]

@@ -181,7 +181,7 @@ def test_people_and_keys_without_a_server(here: Here, place: Place) -> None:
         (["--port", "many"], "port is 'many'"),
         (["--port", "70000"], "0 to 65535"),
         (["serve", "--updates", "sometimes"], "off, idle"),
-        (["serve", "--base-model", "/nowhere"], "no such folder"),
+        (["serve", "--port", "0", "--base-model", "/nowhere"], "no such folder"),
         (["serve", "--data-dir", "/proc/mynah"], "cannot be used"),
         (["serve", "--host", "256.0.0.1"], "host"),
         (["user"], "required"),
