@@ -12,6 +12,7 @@ from adapters.base_model import BaseFiles
 from adapters.decoding import Sampling
 from adapters.rendering import DEFAULT_SYSTEM
 from adapters.versions import VersionFiles
+from assistant import turn as turn_module
 from assistant.arms import RERANK_DRAFTS
 from assistant.chat import Chat, ChatRequest
 from assistant.engine import Ask, Engine
@@ -135,6 +136,15 @@ def test_what_must_not_be_learned_from_is_marked(service: Service) -> None:
 
 
 # ---- arms ---------------------------------------------------------------------------------------------------------
+
+
+def test_rerank_knows_the_replies_before(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    known: list[list[str]] = []
+    rank = turn_module.rank_drafts
+    monkeypatch.setattr(turn_module, "rank_drafts", lambda *given: (known.append(list(given[-1])), rank(*given))[1])
+    chat = [*SEA, {"role": "assistant", "content": "It is wide."}, *said("And how deep is it?")]
+    start(service, messages=chat, arm="rerank", max_tokens=2).replies()
+    assert known and all(each == ["It is wide."] for each in known)
 
 
 def test_rerank_takes_the_draft_the_head_likes_best(service: Service) -> None:
