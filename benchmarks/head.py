@@ -31,6 +31,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median
+from typing import Any
 
 import numpy as np
 from numpy.random import Generator as Random
@@ -121,6 +122,13 @@ class Outcome:
     oracle: float
     looks: list[Learned]
     ranked: list[Learned]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: the error of calibration instead of what it is made of."""
+        looks = {"looks": self.looks, "ranked": self.ranked}
+        plain = ("labels", "accuracy", "wins", "calibration")
+        brief = {kind: [{name: getattr(each, name) for name in plain} for each in some] for kind, some in looks.items()}
+        return {"oracle": self.oracle, **brief}
 
     def mean(self, figure: str, labels: int) -> float:
         """Mean of a figure over seeds; "ranked_…" is that from rankings."""
@@ -371,7 +379,7 @@ def main() -> None:
             "population": population.version,
             "summary": summary,
             "turned": {how: {str(n): asdict(each) for n, each in by.items()} for how, by in turns.items()},
-            "people": {who: asdict(outcome) for who, outcome in people.items()},
+            "people": {who: outcome.as_dict() for who, outcome in people.items()},
             "latency_ms": {str(labels): ms for labels, ms in taken.items()},
         },
     )
