@@ -19,8 +19,10 @@ from assistant.engine import Engine
 from assistant.learning import Learning
 from assistant.limits import Limits
 from assistant.turn import Turn
+from assistant.vllm_base import OwnBase
 from feedback.store import Store
 from feedback.types import AdapterVersion, User, now
+from tests.assistant.fake_vllm import FakeVllm
 
 
 @dataclass(frozen=True)
@@ -135,3 +137,21 @@ def like_short(service: Service, user: User, labels: int = 12) -> None:
             for number in range(labels)
         ],
     )
+
+
+# ---- a model server -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def running(base_files: BaseFiles, loaded_policy: Policy) -> Iterator[FakeVllm]:
+    server = FakeVllm(OwnBase(base_files, loaded_policy))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def fake(running: FakeVllm) -> Iterator[FakeVllm]:
+    yield running
+    running.as_new()
+    if not running.alive:
+        running.start()
