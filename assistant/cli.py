@@ -7,7 +7,6 @@ are imported only by the commands that need them, so that `user add` answers at 
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from assistant.config import PREFIX, Config, convert, default_of
+from assistant.logs import set_up
 from feedback.errors import InvalidInput, MynahError
 
 CANNOT = 2
@@ -32,9 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given.insert(0, "serve")
     parsed = vars(parser.parse_args(given))
     run: Callable[[Config, dict[str, Any]], int] = parsed.pop("run")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    for chatty, level in (("httpx", logging.WARNING), ("bitsandbytes", logging.ERROR)):
-        logging.getLogger(chatty).setLevel(level)
+    set_up(sys.stderr)
     try:
         return run(Config.build(parsed), parsed)
     except MynahError as error:
