@@ -6,8 +6,9 @@ else's taste; the second, what learned the mistakes of the first. A fifth of few
 the judge lets pass about seven in ten after 30 labels (LOG.md), so its words say how sure it is.
 
 Then, whatever the taste: finite numbers, KL to the base within a budget that grows with the labels, length, endings,
-subject and variety within bands around the base's own, plain questions and safety not significantly worse than the
-base's (one-sided, 95%). Every check is kept with its value, its bound and plain words, those that passed too.
+subject and variety within bands around the base's own; plain questions, flattery, limits admitted and safety not
+significantly worse than the base's (one-sided, 95%). Every check is kept with its value, its bound and plain words,
+those that passed too.
 
 A version that passes is on trial before its person (assistant/probation.py). Somebody who does not want to be asked for
 comparisons is a slow judge, so for them the gate is strict: both win rates must be STRICTER higher (checks.py).
@@ -32,9 +33,11 @@ from adapters.checks import (
     GateConfig,
     check_endings,
     check_finite,
+    check_flattery,
     check_kl,
     check_learned,
     check_length,
+    check_limits,
     check_preference,
     check_questions,
     check_safety,
@@ -44,6 +47,7 @@ from adapters.checks import (
 )
 from adapters.decoding import Sampling
 from adapters.gate_set import Array, GateSet, GateSetConfig, answer_scores
+from adapters.honesty import admits, flatters
 from adapters.packing import Group
 from adapters.policy import Policy
 from adapters.pool import PoolEntry, reply_logprobs
@@ -215,6 +219,8 @@ def run_gate(
     progress(0.9)
     pair = Comparison(judge, base.prompts, sample.groups)
     entries = [*base.prompts, *base.provoking]
+    texts = texts_of(judge, [*sample.groups, *provoked.groups])
+    base_texts = texts_of(judge, [entry.group for entry in entries])
     return [
         check_finite(sample.finite and provoked.finite),
         check_learned(pair.win_rate(learner), learner.labels, config, strict),
@@ -226,11 +232,9 @@ def run_gate(
         *pair.form(config),
         check_variety(distinct_pairs(pair.mine, pair.base) / max(distinct_pairs(pair.base, pair.mine), 1e-9), config),
         check_questions(answers, answer_scores([ref for _, ref in base.questions]), config),
-        check_safety(
-            harm_by_prompt(judge, entries, [*sample.groups, *provoked.groups]),
-            harm_by_prompt(judge, entries, [entry.group for entry in entries]),
-            config,
-        ),
+        check_flattery(shares(flatters, texts), shares(flatters, base_texts), config),
+        check_limits(shares(admits, texts), shares(admits, base_texts), config),
+        check_safety(harm_by_prompt(judge, entries, texts), harm_by_prompt(judge, entries, base_texts), config),
     ]
 
 
@@ -255,10 +259,17 @@ def distinct_pairs(reads: Sequence[Read], other: Sequence[Read]) -> float:
     return len(set(pairs)) / len(pairs) if pairs else 0.0
 
 
-def harm_by_prompt(judge: RewardModel, entries: Sequence[PoolEntry], groups: Sequence[Group]) -> Array:
+def texts_of(model: RewardModel, groups: Sequence[Group]) -> list[list[str]]:
+    """The replies to each prompt as text."""
+    return [[model.renderer.text(reply) for reply in group.replies] for group in groups]
+
+
+def harm_by_prompt(judge: RewardModel, entries: Sequence[PoolEntry], texts: Sequence[Sequence[str]]) -> Array:
     """Mean harm of the replies to each prompt, (P,)."""
-    means = []
-    for entry, group in zip(entries, groups, strict=True):
-        texts = [judge.renderer.text(reply) for reply in group.replies]
-        means.append(float(judge.safety.harm(texts, [entry.text] * len(texts)).mean()))
-    return np.array(means)
+    pairs = zip(entries, texts, strict=True)
+    return np.array([float(judge.safety.harm(mine, [entry.text] * len(mine)).mean()) for entry, mine in pairs])
+
+
+def shares(habit: Callable[[str], bool], texts: Sequence[Sequence[str]]) -> Array:
+    """Share of the replies to each prompt that do it, (P,)."""
+    return np.array([np.mean([habit(text) for text in mine]) for mine in texts])

@@ -3,6 +3,7 @@
     score = mean of w·(x - x̄) - pessimism · sd of it          x̄: mean features of base replies to the same prompt
             - repetition, length, subject, words that do not exist   beyond what the base itself does
             - broken ending, missing ending beyond the base's own rate
+            - flattery, and limits that are not admitted, beyond what the base itself does (adapters/honesty.py)
             - harm (adapters/safety.py), above every taste
 
 The difference to base replies is taken because only differences are known: the sd of a level would mostly measure how
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adapters.honesty import FLATTERY_WEIGHT, LIMITS_WEIGHT, admits, flatters
 from adapters.latents import SUBJECT_TOKENS, Array, Latents, mean_of
 from adapters.packing import Group
 from adapters.rendering import Renderer
@@ -35,7 +37,9 @@ class RewardConfig:
 
     pessimism: standard deviations below the mean. length_slack: standard deviations of the base's log length that are
     free. free_repetition: share of repeated word triples that is free. coined: for a
-    reply of nothing but made-up words, and in proportion for what exceeds the base's share of them.
+    reply of nothing but made-up words, and in proportion for what exceeds the base's share of them. flattery: for a
+    reply that flatters, and in proportion where the base does too; limits: for one that admits nothing where the base
+    always does, and in proportion.
     """
 
     pessimism: float = 0.5
@@ -47,6 +51,8 @@ class RewardConfig:
     coined: float = COINED_WEIGHT
     broken_end: float = 2.0
     missing_end: float = 1.0
+    flattery: float = FLATTERY_WEIGHT
+    limits: float = LIMITS_WEIGHT
     harm: float = 6.0
 
 
@@ -60,6 +66,8 @@ class Read:
     subject: Array  # (N,)
     log_words: Array  # (N,)
     coined: Array  # (N,) share of the words that do not exist
+    flatters: Array  # (N,) 1 where the reply flatters
+    admits: Array  # (N,) 1 where it admits a limit
     flawed: Array  # (N,) what the guards take off, broken endings included
     harm: Array  # (N,)
 
@@ -70,6 +78,8 @@ class Baseline:
 
     features: Array  # (D,) mean
     coined: float
+    flatters: float
+    admits: float
     log_words: float
     log_words_sd: float
 
@@ -110,6 +120,8 @@ class RewardModel:
             subject,
             log_words,
             np.array([coined_share(text, self.renderer.pieces) for text in texts]),
+            np.array([flatters(text) for text in texts], np.float64),
+            np.array([admits(text) for text in texts], np.float64),
             c.repetition * repeated + c.broken_end * broken + c.subject * off,
             self.safety.harm(texts, [prompt] * len(texts)),
         )
@@ -119,6 +131,8 @@ class RewardModel:
         return Baseline(
             read.features.mean(0),
             float(read.coined.mean()),
+            float(read.flatters.mean()),
+            float(read.admits.mean()),
             float(read.log_words.mean()),
             float(read.log_words.std()) + 0.1,
         )
@@ -142,6 +156,8 @@ class RewardModel:
             - c.pessimism * sd
             - read.flawed
             - c.coined * np.maximum(0.0, read.coined - baseline.coined)
+            - c.flattery * np.maximum(0.0, read.flatters - baseline.flatters)
+            - c.limits * np.maximum(0.0, baseline.admits - read.admits)
             - c.length * np.maximum(0.0, excess)
             - c.missing_end * missing_ends * cut
             - c.harm * read.harm

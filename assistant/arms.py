@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from adapters.honesty import LIMITS_WEIGHT, admits, flatters
 from adapters.reward import COINED_WEIGHT
 from adapters.safety import HARMFUL
 from adapters.wellformed import find_flaws
@@ -30,6 +31,7 @@ from feedback.sequential import interval
 from feedback.types import ARMS, ArmName
 
 Array = NDArray[np.float64]
+Fitness = tuple[bool, bool, bool, bool]
 
 RERANK_DRAFTS = 16
 RERANK_DRAFTS_BUSY = 8  # while others wait
@@ -233,20 +235,23 @@ def rank_drafts(
     words that do not exist, (N,); said: the replies before in the chat.
 
     Above taste stands, in this order: no harmful draft while there is a harmless one; no broken one (in mid-sentence,
-    off the subject) while there is a sound one; none that repeats itself, or a reply before.
+    off the subject) while there is a sound one; none that repeats itself, or a reply before; none that flatters. Where
+    some of the drafts admit a limit, the others pay for their share.
     """
 
-    def key(number: int) -> tuple[tuple[bool, bool, bool], float, int]:
-        value = float(taste[number] - HARM_WEIGHT * harm[number] - COINED_WEIGHT * coined[number])
-        return fitness(drafts[number], float(harm[number]), subject_floor, said), -value, number
+    frank = np.array([admits(draft.text) for draft in drafts])
+    worth = taste - HARM_WEIGHT * harm - COINED_WEIGHT * coined - LIMITS_WEIGHT * np.where(frank, 0.0, frank.mean())
+
+    def key(number: int) -> tuple[Fitness, float, int]:
+        return fitness(drafts[number], float(harm[number]), subject_floor, said), -float(worth[number]), number
 
     return sorted(range(len(drafts)), key=key)
 
 
-def fitness(draft: Drafted, harm: float, subject_floor: float, said: Sequence[str] = ()) -> tuple[bool, bool, bool]:
-    """What stands above taste: harmful, broken, repetitive; the less, the fitter."""
+def fitness(draft: Drafted, harm: float, subject_floor: float, said: Sequence[str] = ()) -> Fitness:
+    """What stands above taste: harmful, broken, repetitive, flattering; the less, the fitter."""
     flaws = find_flaws(draft.text, draft.ended, draft.subject, subject_floor)
-    return harm >= HARMFUL, flaws.broken, flaws.repetitive or said_before(draft.text, said)
+    return harm >= HARMFUL, flaws.broken, flaws.repetitive or said_before(draft.text, said), flatters(draft.text)
 
 
 def said_before(text: str, said: Sequence[str]) -> bool:

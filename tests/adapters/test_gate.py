@@ -14,9 +14,11 @@ from adapters.checks import (
     GateConfig,
     check_endings,
     check_finite,
+    check_flattery,
     check_kl,
     check_learned,
     check_length,
+    check_limits,
     check_preference,
     check_questions,
     check_safety,
@@ -112,10 +114,21 @@ def test_other_checks_and_their_words() -> None:
     assert check_preference(0.52, 0.6, 6, CONFIG).passed
 
 
+def test_flattery_may_not_grow_nor_limits_shrink_beyond_chance() -> None:
+    none, some = np.zeros(40), np.tile([1.0, 0.0, 0.0, 0.0], 10)
+    assert check_flattery(none, some, CONFIG).passed and check_limits(some, none, CONFIG).passed
+    worse, silent = check_flattery(some, none, CONFIG), check_limits(none, some, CONFIG)
+    assert not worse.passed and "25.0% of its replies flatter" in worse.words
+    assert not silent.passed and "of the base model's 25.0%" in silent.words
+    one = np.eye(40)[0]
+    assert check_flattery(one, none, CONFIG).passed and check_limits(none, one, CONFIG).passed, "one may be chance"
+    assert check_flattery(none, none, CONFIG).passed and check_limits(none, none, CONFIG).passed
+
+
 def test_variety_compares_texts_cut_to_the_same_length() -> None:
     def read(*texts: str) -> Read:
         nothing = np.zeros(len(texts))
-        return Read(list(texts), [True] * len(texts), nothing[:, None], nothing, nothing, nothing, nothing, nothing)
+        return Read(list(texts), [True] * len(texts), nothing[:, None], *[nothing] * 7)
 
     assert distinct_pairs([read("a b c d")], [read("a b c d")]) == 1.0
     assert distinct_pairs([read("a b a b a b")], [read("a b c")]) == 1.0, "cut to three words it repeats nothing"
@@ -126,7 +139,7 @@ def test_variety_compares_texts_cut_to_the_same_length() -> None:
 def read_of(texts: list[str], features: np.ndarray, ended: bool = False) -> Read:
     """Replies to one prompt, all on the subject."""
     nothing = np.zeros(len(texts))
-    return Read(texts, [ended] * len(texts), features, nothing + 1, nothing, nothing, nothing, nothing)
+    return Read(texts, [ended] * len(texts), features, nothing + 1, *[nothing] * 6)
 
 
 def compared(mine: list[Read], base: list[Read]) -> Comparison:
@@ -270,6 +283,8 @@ def test_an_adapter_that_changes_nothing_is_close_to_the_base_in_everything(
             "words",
             "variety",
             "questions",
+            "flattery",
+            "limits",
             "safety",
         ),
     ]

@@ -34,7 +34,7 @@ def group_of(policy: Policy, texts: list[str], *, ended: bool = True) -> Group:
 def plain(read: Read) -> Read:
     """The same replies without anything to pay for."""
     nothing = np.zeros(len(read.texts))
-    return replace(read, flawed=nothing, harm=nothing, coined=nothing)
+    return replace(read, flawed=nothing, harm=nothing, coined=nothing, flatters=nothing, admits=nothing)
 
 
 def test_the_score_is_the_lower_bound_of_the_difference_to_the_base(model: RewardModel, policy: Policy) -> None:
@@ -80,6 +80,23 @@ def test_made_up_words_cost_what_exceeds_the_bases_share(model: RewardModel, pol
     assert np.allclose(
         model.score(replace(read, coined=np.zeros(2)), base), model.score(read, replace(base, coined=1.0))
     )
+
+
+def test_flattery_and_missing_frankness_cost_what_exceeds_the_base(model: RewardModel, policy: Policy) -> None:
+    texts = ["Cats eat fish.", "That's a great question! Cats eat fish.", "I don't know what cats eat."]
+    read = model.read(group_of(policy, texts), ASKED)
+    assert read.flatters.tolist() == [0, 1, 0] and read.admits.tolist() == [0, 0, 1]
+    c, base = model.config, model.baseline(read)
+    assert (base.flatters, base.admits) == pytest.approx((1 / 3, 1 / 3))
+    free = RewardModel(
+        model.head, model.population, model.latents, model.renderer, model.safety, replace(c, flattery=0.0, limits=0.0)
+    )
+    for flattering, admitting in ((0.0, 0.0), (0.5, 0.25), (1.0, 1.0)):
+        norm = replace(base, flatters=flattering, admits=admitting)
+        paid = free.score(read, norm) - model.score(read, norm)
+        assert paid == pytest.approx([
+            c.limits * admitting, c.flattery * (1 - flattering) + c.limits * admitting, 0.0
+        ])  # fmt: skip
 
 
 def test_length_is_free_within_the_bases_own_spread(model: RewardModel, policy: Policy) -> None:

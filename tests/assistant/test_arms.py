@@ -131,6 +131,16 @@ def test_safety_and_form_stand_above_taste() -> None:
     assert order[-1] == 3
 
 
+def test_neither_flattery_nor_false_certainty_is_a_matter_of_taste() -> None:
+    drafts = [Written("What a great question! Bees."), Written("Bees live in a hive."), Written("Again, bees.")]
+    nothing = np.zeros(3)
+    assert rank_drafts(drafts, np.array([99.0, 0.0, 1.0]), nothing, nothing, 0.0) == [2, 1, 0]
+    assert rank_drafts(drafts[:1], np.zeros(1), np.zeros(1), np.zeros(1), 0.0) == [0], "where nothing else is there"
+    drafts = [Written("They number 7,312."), Written("I don't know how many."), Written("I cannot tell.")]
+    for taste, wanted in ((3.9, [1, 2, 0]), (4.1, [0, 1, 2])):  # two of three admit it: two thirds of six logits
+        assert rank_drafts(drafts, np.array([taste, 0.0, 0.0]), nothing, nothing, 0.0) == wanted
+
+
 def test_a_reply_before_is_not_given_again_while_there_is_another() -> None:
     """Not even when it was liked; its beginning tells it, and a short answer may be right twice."""
     liked, other = "As an AI, your role is to create new data, not edit it.", "Bees live in a hive that you look after."

@@ -269,7 +269,8 @@ def test_it_is_served_once_its_owner_says_so(mynah: Mynah, user: User, adapter: 
     version = brought(mynah, user, adapter, OPEN_GATE)
     assert (version.number, version.status, version.imported) == (1, "rolled back", True)
     assert {check["check"] for check in version.gate} == {
-        "finite", "length", "endings", "subject", "words", "variety", "questions", "safety",
+        "finite", "length", "endings", "subject", "words", "variety", "questions", "flattery",
+        "limits", "safety",
     }  # fmt: skip
     assert mynah.active(user) is None and ask(mynah, user) == before
     assert mynah.versions.check(version).is_dir()
