@@ -20,22 +20,23 @@ import numpy as np
 from adapters.base_model import DEFAULT_BASE, prepare_base
 from adapters.decoding import Generation, Sampling
 from adapters.files import sha256_json
+from adapters.gate_set import GateSetConfig, provoking_prompts
 from adapters.latents import SUBJECT_TOKENS, latents_for
 from adapters.policy import Policy
 from adapters.prompts import DATA, Split, shipped_prompts
 from assistant.config import default_models_dir
 from feedback.reward_head import Array
 
+Source = Split | Literal["passages", "provoking"]
 SUMMARIZE = "Summarize the following text in two or three sentences.\n\n"
 WORK = Path(__file__).resolve().parent / "results" / "work"
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Which replies: `copies` to every `stride`-th of the shipped prompts `start` … `stop` of a split, or of the
-    requests to summarize a passage."""
+    """Which replies: `copies` to every `stride`-th of the prompts `start` … `stop` of a source."""
 
-    split: Split | Literal["passages"]
+    split: Source
     start: int
     stop: int
     copies: int
@@ -107,8 +108,11 @@ def base_replies(draw: Draw, base: Base | None = None) -> list[Drafts]:
 
 
 @cache
-def prompts_of(split: Split | Literal["passages"]) -> list[tuple[str, str]]:
-    """(id, text) of the prompts of a split, or of the requests to summarize a passage."""
+def prompts_of(split: Source) -> list[tuple[str, str]]:
+    """(id, text) of the prompts of a split, of requests to summarize a passage, or of requests for harm that the gate
+    does not use."""
+    if split == "provoking":
+        return provoking_prompts()[GateSetConfig().provoking :]
     if split != "passages":
         return shipped_prompts(split)
     rows = [json.loads(line) for line in (DATA / "passages.jsonl").read_text("utf-8").splitlines()]

@@ -40,14 +40,30 @@ def click_through(
     person: Person, prompts: Sequence[Drafts], count: int, population: Population, judge_of: JudgeOf
 ) -> list[Preference]:
     """The person's first `count` acts, one to each of the prompts in order."""
+    return [act for _, act in shown_and_clicked(person, prompts, count, population, judge_of)]
+
+
+def shown_and_clicked(
+    person: Person, prompts: Sequence[Drafts], count: int, population: Population, judge_of: JudgeOf
+) -> list[tuple[list[Draft], Preference]]:
+    """The same acts, each with the replies it is about."""
     assert count <= len(prompts), f"{count} labels need as many prompts; there are {len(prompts)}"
-    preferences: list[Preference] = []
+    acts: list[tuple[list[Draft], Preference]] = []
     for number, kept in enumerate(prompts[:count]):
         kind = TURNS[number % len(TURNS)]
-        judge = judge_of(head_of(preferences, population)) if preferences else None
-        act = click(person, kind, to_show(kept, SHOWN[kind], judge), population)
-        preferences.append(_numbered(act, number + 1))
-    return preferences
+        judge = judge_of(head_of([act for _, act in acts], population)) if acts else None
+        shown = to_show(kept, SHOWN[kind], judge)
+        acts.append((shown, _numbered(click(person, kind, shown, population), number + 1)))
+    return acts
+
+
+def liked_texts(acts: Sequence[tuple[Sequence[Draft], Preference]]) -> list[str]:
+    """The replies that somebody liked, oldest first: thumbs up, and the best of what was ranked."""
+    liked: list[str] = []
+    for shown, act in acts:
+        best = act.tiers[0] if act.kind == "ranking" else range(act.thumb > 0)
+        liked += [shown[place].text.strip() for place in best]
+    return liked
 
 
 def to_show(kept: Drafts, count: int, judge: Judge | None) -> list[Draft]:

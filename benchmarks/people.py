@@ -184,6 +184,20 @@ REPORT: dict[str, Taste] = {
     ),
 }
 
+# What somebody with such a taste would write into a system prompt by hand; Mynah is never told.
+ASKED: dict[str, str] = {
+    "concrete_examples": "Give concrete examples, with names and numbers.",
+    "caution": "Be careful: tell me about risks and limits, what to check, and when to ask a doctor or another expert.",
+    "story_telling": "Answer with a story in the past tense, about people and what they said.",
+    "brief_and_plain": "Be brief. Use short sentences and short, plain words.",
+    "friendly_coach": "Be a friendly coach: speak to me directly, encourage me and tell me what I can try!",
+    "three_sentences": "Answer in exactly three sentences, without lists.",
+    "ordered_plan": "Answer with a numbered plan: first, second, then, finally. Begin each step with a verb.",
+    "formal_distance": "Write formally and impersonally, in long words. Never say I, we or you, and ask no questions.",
+    "senses_and_feelings": "Write about feelings and what can be seen, heard, smelled and tasted.",
+    "straight_answer": "Begin with the answer itself, in one short sentence. No introduction, no maybe.",
+}
+
 # ---- tastes that no trait names -----------------------------------------------------------------------------------
 
 # Constants that are for such people are chosen on these: families that the traits of feedback.traits have no list for.

@@ -8,6 +8,9 @@ that nobody learned from. What is common to all people (base drafts, the shared 
 benchmarks/results/personalize.json and .html. What the words mean: `judging` says what a win is, `clicks` what a label
 is, `people` what a taste is.
 
+Beside the base stand the two things that people do without any of this: a system prompt that states the taste, written
+by hand, and the last replies that they liked, pasted into the prompt. Every arm meets the replies of both, too.
+
 Left out on purpose: anything tuned here. The settings of head, update and gate are the product's defaults; only
 `--quick` shrinks them, and says so in its report.
 """
@@ -39,10 +42,10 @@ from assistant.config import default_models_dir
 from assistant.profile import profile_of
 from assistant.turn import Judge
 from benchmarks.base_replies import Base, Drafts, Draw, base_replies, texts_of
-from benchmarks.clicks import best_row, click_through, head_of, heads_of
+from benchmarks.clicks import best_row, click_through, head_of, heads_of, liked_texts, shown_and_clicked
 from benchmarks.judging import Judged, best_of_n_kl, wins_by_prompt
 from benchmarks.measure import Prompt, Written, judge, some, write
-from benchmarks.people import REPORT, UPDATE_PEOPLE, Person, make_person
+from benchmarks.people import ASKED, REPORT, UPDATE_PEOPLE, Person, make_person
 from benchmarks.report import text_report, write_report
 from benchmarks.summary import summarize
 from benchmarks.updating import prepare_pool, run_update
@@ -61,7 +64,7 @@ class Settings:
     seeds: of what needs no training (an update has the first). prompts, stride: every so-many-th prompt of the report
     split. drafts: to choose from; first_drafts: of an adapter after its first stage; opponents: base draws a prompt.
     label_prompts, label_drafts: what people are shown when they click, one draft more than there are to choose from:
-    the base reply beside them.
+    the base reply beside them. rival_drafts: replies of a rival a prompt; pasted: liked replies in its prompt, at most.
     """
 
     people: tuple[str, ...] = tuple(REPORT)
@@ -78,6 +81,8 @@ class Settings:
     label_drafts: int = 17
     max_tokens: int = 64
     temperature: float = 0.8
+    rival_drafts: int = 2
+    pasted: int = 10
 
 
 def quick_settings() -> tuple[Settings, UpdateConfig]:
@@ -156,9 +161,13 @@ class Bench:
 
     def clicks(self, name: str, seed: int, count: int) -> tuple[list[Drafts], list[Preference]]:
         """The prompts a person chatted about, and the labels they gave."""
-        order = np.random.default_rng([seed, 17]).permutation(len(self.label_drafts))[:count]
-        prompts = [self.label_drafts[i] for i in order]
+        prompts = self.asked_about(seed, count)
         return prompts, click_through(self.person(name, seed), prompts, count, self.population, self.judge_of)
+
+    def asked_about(self, seed: int, count: int) -> list[Drafts]:
+        """The prompts that a person chats about."""
+        order = np.random.default_rng([seed, 17]).permutation(len(self.label_drafts))[:count]
+        return [self.label_drafts[i] for i in order]
 
     def rerank(self, name: str, seed: int, count: int) -> Unit:
         """Re-ranking after `count` labels, and as a control all drafts it chooses from: what the base wins."""
@@ -168,6 +177,7 @@ class Bench:
         opponents = self.opponents(person)
         return {
             "wins": wins_by_prompt(self.judged(picks, person), opponents),
+            "over": self.over_rivals(self.judged(picks, person), person),
             "control": wins_by_prompt(self.judged(own, person), opponents),
             "texts": [each.texts[0] for each in picks],
             "kl": best_of_n_kl(self.settings.drafts) / self.tokens(own),
@@ -190,10 +200,56 @@ class Bench:
         profile = profile_of(head_of(labels, self.population), acts, ())
         renderer = self.base.policy.renderer
         system = context_system(DEFAULT_SYSTEM, profile, lambda text: len(renderer.reply_ids(text, ended=False)))
+        return self.told(system, person)
+
+    def asked(self, name: str) -> Unit:
+        """The base told the taste itself, in words that somebody wrote by hand."""
+        return self.told(f"{DEFAULT_SYSTEM} {ASKED[name]}", self.person(name, 0))
+
+    def pasted(self, name: str) -> Unit:
+        """The base shown the last replies that the person liked."""
+        many, person = self.settings.many, self.person(name, 0)
+        acts = shown_and_clicked(person, self.asked_about(0, many), many, self.population, self.judge_of)
+        liked = liked_texts(acts)[-self.settings.pasted :]
+        shown = "\n\n".join(["Write like these replies, which the user liked:", *liked])
+        return self.told(f"{DEFAULT_SYSTEM} {shown}", person)
+
+    def told(self, system: str, person: Person) -> Unit:
+        """The base with a system prompt."""
         told = system if system != DEFAULT_SYSTEM else None
-        written = write(self.base.policy, self.base.latents, self.prompts, 2, self.sampling(5), system=told)
-        wins = wins_by_prompt(self.judged(written.drafts, person), self.opponents(person))
-        return {"wins": wins, "kl": written.kl, "system": system, "texts": [each.texts[0] for each in written.drafts]}
+        copies = self.settings.rival_drafts
+        written = write(self.base.policy, self.base.latents, self.prompts, copies, self.sampling(5), system=told)
+        judged = self.judged(written.drafts, person)
+        return {
+            "wins": wins_by_prompt(judged, self.opponents(person)),
+            "kl": written.kl,
+            "system": system,
+            "texts": [each.texts[0] for each in written.drafts],
+            "replies": plain(judged),
+        }
+
+    def rivals(self, name: str) -> dict[str, Unit]:
+        """What people do without Mynah."""
+        return {
+            "asked": self._unit(f"asked-{name}", lambda: self.asked(name)),
+            "pasted": self._unit(f"pasted-{name}", lambda: self.pasted(name)),
+        }
+
+    def over_rivals(self, judged: Sequence[Sequence[Judged]], person: Person) -> dict[str, list[float]]:
+        """Win rates by prompt over the replies of every rival."""
+        rivals = self.rivals(person.name).items()
+        return {rival: wins_by_prompt(judged, self.seen(unit["replies"], person)) for rival, unit in rivals}
+
+    def seen(self, replies: Sequence[Sequence[tuple[str, bool]]], person: Person) -> list[list[Judged]]:
+        """What `plain` gave, as the person sees it."""
+        return [
+            [Judged(text, person.utility(self.text(text, prompt)), broken) for text, broken in mine]
+            for mine, (_, prompt) in zip(replies, self.prompts, strict=True)
+        ]
+
+    def text(self, text: str, prompt: str) -> str:
+        """What a taste is given of a reply."""
+        return text
 
     def update(self, name: str) -> Unit:
         """One update from `many` labels, by the product's worker."""
@@ -216,12 +272,14 @@ class Bench:
         judged = self.judged(written.drafts, person)
         return {
             "wins": wins_by_prompt(judged, opponents),
+            "over": self.over_rivals(judged, person),
             "kl": written.kl,
             "broken": fmean(reply.broken for replies in judged for reply in replies),
             "coined": self.coined(written.drafts),
             "texts": [each.texts[0] for each in written.drafts],
             "reranked": {
                 "wins": wins_by_prompt(self.judged(picks, person), opponents),
+                "over": self.over_rivals(self.judged(picks, person), person),
                 "kl": written.kl + best_of_n_kl(self.settings.drafts) / written.tokens,
                 "texts": [each.texts[0] for each in picks],
             },
@@ -258,8 +316,10 @@ class Bench:
     def run(self) -> dict[str, Any]:
         """Every unit that is missing, cheap ones first; then the summary."""
         s, unit = self.settings, self._unit
-        found: dict[str, Any] = {"answering": unit("answering", self.answering), "few": {}, "many": {}, "trained": {}}
+        found: dict[str, Any] = {"answering": unit("answering", self.answering)}
+        found |= {part: {} for part in ("rivals", "few", "many", "trained")}
         for name in s.people:
+            found["rivals"][name] = self.rivals(name)
             found["few"][name] = [
                 unit(f"rerank-{s.few}-{name}-{seed}", lambda n=name, k=seed: self.rerank(n, k, s.few))
                 for seed in range(s.seeds)
@@ -285,6 +345,11 @@ class Bench:
 
     def _first_opponents(self) -> list[str]:
         return [each.texts[self.settings.drafts] for each in self.report_drafts]
+
+
+def plain(judged: Sequence[Sequence[Judged]]) -> list[list[tuple[str, bool]]]:
+    """Texts, and whether they are broken, whoever reads them."""
+    return [[(str(each.text), each.broken) for each in replies] for replies in judged]
 
 
 def read_footprint() -> dict[str, Any] | None:

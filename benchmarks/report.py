@@ -22,6 +22,7 @@ from benchmarks.work import RESULTS
 Results = Mapping[str, Any]
 SCORE, KL = "objective/scores", "objective/kl"
 JUDGE, HEAD, MOVED = "win_rate/judge", "win_rate/head", "win_rate/kl"  # measured after each stage of training
+RIVAL_HEAD = ("arm", "wins over a prompt by hand", "over liked replies pasted")
 ARM_HEAD = ("arm", "labels", "people", "wins", "KL, nats a token", "minutes", "peak GB", "significantly below base")
 
 
@@ -39,6 +40,8 @@ def text_report(results: Results) -> str:
             for each in people
         ]
         parts.append(columns(["person", *names, "served", "update"], rows))
+    if results.get("rivals"):
+        parts.append(columns(RIVAL_HEAD, _rival_rows(results["rivals"])))
     if results.get("targets"):
         parts.append("\n".join(f"{_mark(t['passed']):12}  {t['words']}: {t['value']}" for t in results["targets"]))
     if results.get("steps"):
@@ -91,6 +94,10 @@ def _arm_row(arm: Mapping[str, Any]) -> list[Any]:
     ]
 
 
+def _rival_rows(rivals: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    return [[each["arm"], *(str(Interval(**each[rival])) for rival in ("asked", "pasted"))] for each in rivals]
+
+
 def _range(arm: Mapping[str, Any]) -> str:
     return str(Interval(arm["mean"], arm.get("low"), arm.get("high"), arm["people"]))
 
@@ -117,6 +124,7 @@ def page(results: Results) -> str:
         _targets(results.get("targets", [])),
         _steps(results.get("steps", [])),
         _win_rates(results["arms"]),
+        _rivals(results.get("rivals", [])),
         _people(results),
         _curves(results["people"]),
         _samples(results.get("samples", [])),
@@ -171,6 +179,16 @@ def _win_rates(arms: Sequence[Mapping[str, Any]]) -> str:
         "the targets."
     )
     return _section("Win rates", lead, interval_chart(bars, "Win rate of each arm against the base"), table)
+
+
+def _rivals(rivals: Sequence[Mapping[str, Any]]) -> str:
+    if not rivals:
+        return ""
+    lead = (
+        "The same arms against what people do without them: the base with a system prompt that states the taste, "
+        "written by hand, and the base with the last replies that the person liked in its prompt."
+    )
+    return _section("Against a prompt by hand", lead, _table(RIVAL_HEAD, _rival_rows(rivals)))
 
 
 def _people(results: Results) -> str:

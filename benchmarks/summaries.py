@@ -30,7 +30,7 @@ from benchmarks.clicks import head_of
 from benchmarks.judging import Interval, Judged, interval, wins_by_prompt
 from benchmarks.measure import Prompt, write
 from benchmarks.people import Person
-from benchmarks.personalize import Bench, Settings
+from benchmarks.personalize import Bench, Settings, plain
 from benchmarks.report import columns
 from benchmarks.updating import prepare_pool
 from benchmarks.work import RESULTS, Unit, commit, machine
@@ -185,7 +185,10 @@ class Summaries(Bench):
             shown.append([Judged(text, person.utility(text), broken=False)])
         return shown
 
-    def asked(self, name: str) -> Unit:
+    def text(self, text: str, prompt: str) -> Summary:
+        return Summary(text, _passage(prompt))
+
+    def outright(self, name: str) -> Unit:
         """What the base makes of a request that says the taste in words."""
         prompts: list[Prompt] = [
             (each, text.replace("\n\n", f" {self.wishes[name].words}\n\n", 1)) for each, text in self.prompts
@@ -193,34 +196,22 @@ class Summaries(Bench):
         written = write(self.base.policy, self.base.latents, prompts, ASKED_DRAFTS, self.sampling(5))
         rows = zip(written.drafts, self.prompts, strict=True)
         drafts = [replace(each, prompt=text) for each, (_, text) in rows]  # judged by the passage alone
-        return {"replies": self.plain(drafts), "kl": written.kl}
+        return {"replies": plain(self.judged(drafts, self.person(name, 0))), "kl": written.kl}
 
-    def plain(self, drafts: Sequence[Drafts]) -> list[list[tuple[str, bool]]]:
-        """Texts, and whether they are broken, whoever reads them."""
-        anybody = self.person(next(iter(self.wishes)), 0)
-        return [[(str(each.text), each.broken) for each in replies] for replies in self.judged(drafts, anybody)]
-
-    def seen(self, kept: Sequence[Sequence[tuple[str, bool]]], person: Person) -> list[list[Judged]]:
-        """What `plain` gave, as the person sees it."""
-        return [
-            [Judged(text, person.utility(Summary(text, _passage(prompt))), broken) for text, broken in replies]
-            for replies, (_, prompt) in zip(kept, self.prompts, strict=True)
-        ]
-
-    def rivals(self, name: str, person: Person) -> dict[str, list[list[Judged]]]:
+    def others(self, name: str, person: Person) -> dict[str, list[list[Judged]]]:
         """What there is without Mynah, as the person sees it."""
-        asked = self._unit(f"asked-{name}", lambda: self.asked(name))
+        outright = self._unit(f"outright-{name}", lambda: self.outright(name))
         return {
             "base": self.opponents(person),
             "first sentences": self.first_sentences(person),
-            "asked outright": self.seen(asked["replies"], person),
+            "asked outright": self.seen(outright["replies"], person),
         }
 
     def person_found(self, name: str, updates: bool) -> dict[str, dict[str, float]]:
         """Win rates of every way against every rival, seeds averaged."""
         s = self.settings
         person = self.person(name, 0)
-        rivals = self.rivals(name, person)
+        rivals = self.others(name, person)
         ways = {way: [replies] for way, replies in rivals.items()}
         for count in (s.few, s.many):
             ways[f"re-ranked after {count}"] = [
@@ -252,8 +243,9 @@ class Summaries(Bench):
         """What the adapter writes: texts and whether they are broken, and its divergence."""
         written = self.written_by(self.job(name) / "result", self.settings.drafts)
         picks = self.picks(written.drafts, head_of(self.clicks(name, 0, self.settings.many)[1], self.population))
-        plain = {"adapter": self.plain(written.drafts), "adapter, re-ranked": self.plain(picks)}
-        return plain | {"kl": written.kl}
+        person = self.person(name, 0)
+        ways = {"adapter": written.drafts, "adapter, re-ranked": picks}
+        return {way: plain(self.judged(drafts, person)) for way, drafts in ways.items()} | {"kl": written.kl}
 
 
 def _passage(prompt: str) -> str:

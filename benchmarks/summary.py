@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 RERANK_FEW, ADAPTER, BOTH = 0.68, 0.65, 0.78  # wins to reach
 KL_MOST, MINUTES_MOST, CLICK_MOST, MEMORY_MOST = 0.1, 6.0, 100.0, 3.0  # nats a token, minutes, milliseconds, GB
+RIVALS = {"asked": "prompt by hand", "pasted": "liked replies pasted"}
 WARM = "stage one"  # before PPO; no arm of its own, but each stage has to show what it adds
 SAMPLES = 2  # before/after pairs a person
 
@@ -74,6 +75,7 @@ def summarize(
     few = {name: over_seeds(units) for name, units in found["few"].items()}
     control = {name: over_seeds(units, "control") for name, units in found["few"].items()}
     contexts = {name: over_seeds([each["context"]]) for name, each in found["many"].items()}
+    rivals = {rival: {name: over_seeds([each[rival]]) for name, each in found["rivals"].items()} for rival in RIVALS}
     reranks = {name: over_seeds([each["rerank"]]) for name, each in found["many"].items()}
     adapters = {name: over_seeds([each["adapted"]]) for name, each in found["trained"].items()}
     firsts = {name: over_seeds([each["adapted"]["first"]]) for name, each in found["trained"].items()}
@@ -87,13 +89,15 @@ def summarize(
     arms = [
         arm_row("base", 0, control, **answering),
         arm_row("rerank", s.few, few, target=RERANK_FEW, **answering),
+        arm_row(RIVALS["asked"], 0, rivals["asked"], **answering),
+        arm_row(RIVALS["pasted"], s.many, rivals["pasted"], **answering),
         arm_row("context", s.many, contexts, **answering),
         arm_row("rerank", s.many, reranks, **answering),
         arm_row(WARM, s.many, firsts, memory_gb=trained["memory_gb"]),
         arm_row("adapter", s.many, adapters, target=ADAPTER, **trained),
         arm_row("adapter+rerank", s.many, both, target=BOTH, **trained),
     ]
-    groups = (control, few, contexts, reranks, firsts, adapters, both)
+    groups = (control, few, *rivals.values(), contexts, reranks, firsts, adapters, both)
     measured = dict(zip([row["key"] for row in arms], groups, strict=True))
     people = [_person(name, s, measured, found["trained"].get(name)) for name in found["few"]]
     return {
@@ -106,6 +110,7 @@ def summarize(
         "settings": asdict(settings),
         "arms": arms,
         "people": people,
+        "rivals": _over_rivals(found, s),
         "targets": targets(arms, people, updates, footprint),
         "samples": _samples(run, prompts),
         "notes": _notes(run, updates, work, quick),
@@ -153,6 +158,24 @@ def _person(
         "kl": mine[f"adapter@{s.many}"].kl if trained else None,
         "update": update,
     }
+
+
+def _over_rivals(found: Mapping[str, Any], s: Settings) -> list[dict[str, Any]]:
+    """Wins of every arm of Mynah's over what people do without it: an interval a rival."""
+    arms: dict[str, list[list[Mapping[str, Any]]]] = {
+        f"rerank@{s.few}": list(found["few"].values()),
+        f"rerank@{s.many}": [[each["rerank"]] for each in found["many"].values()],
+        f"adapter@{s.many}": [[each["adapted"]] for each in found["trained"].values()],
+        f"adapter+rerank@{s.many}": [[each["adapted"]["reranked"]] for each in found["trained"].values()],
+    }
+    return [
+        {"arm": arm}
+        | {
+            rival: asdict(interval([fmean(fmean(unit["over"][rival]) for unit in units) for units in people]))
+            for rival in RIVALS
+        }
+        for arm, people in arms.items()
+    ]
 
 
 def _samples(run: Mapping[str, Any], prompts: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:

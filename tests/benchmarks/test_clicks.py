@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from adapters.safety import SafetyTerm
 from assistant.turn import Judge
 from benchmarks.base_replies import Drafts
-from benchmarks.clicks import as_drafts, best_row, click_through, heads_of, to_show
+from benchmarks.clicks import as_drafts, best_row, click_through, heads_of, liked_texts, shown_and_clicked, to_show
 from benchmarks.people import Person, make_person
 from feedback.population import Population, load_population
 from feedback.reward_head import RewardHead
@@ -81,3 +83,15 @@ def test_too_few_prompts_are_refused(population: Population) -> None:
 def test_drafts_carry_what_the_judge_needs() -> None:
     first = as_drafts(kept(3))[0]
     assert (first.text, first.ended, first.finish, first.subject) == (kept(3).texts[0], True, "stop", 1.0)
+
+
+def test_liked_is_what_was_put_first_or_thumbed_up(population: Population) -> None:
+    acts = shown_and_clicked(short_lover(), [kept(n) for n in range(4)], 4, population, lambda h: judge(h, population))
+    (four, ranked), (two, pair), (one, thumb), _ = acts
+    said = [
+        (four, replace(ranked, tiers=((1, 2), (0,), (3,)))),
+        (two, replace(pair, tiers=((1,), (0,)))),
+        (one, replace(thumb, thumb=-1)),
+        (one, replace(thumb, thumb=1)),
+    ]
+    assert liked_texts(said) == [each.text for each in (four[1], four[2], two[1], one[0])]

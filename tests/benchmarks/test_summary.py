@@ -40,7 +40,8 @@ def test_a_target(value: float | None, least: bool, passed: bool | None) -> None
 
 
 def unit(wins: list[float], **more: Any) -> dict[str, Any]:
-    return {"wins": wins, "control": [0.5, 0.5], "kl": 0.03, "texts": ["short & <sweet>", "purr"]} | more
+    over = {"asked": wins[::-1], "pasted": [1.0, 1.0]}
+    return {"wins": wins, "over": over, "control": [0.5, 0.5], "kl": 0.03, "texts": ["short & <sweet>", "purr"]} | more
 
 
 def run_of(people: tuple[str, ...], trained: tuple[str, ...], state: str = "promoted") -> dict[str, Any]:
@@ -61,6 +62,7 @@ def run_of(people: tuple[str, ...], trained: tuple[str, ...], state: str = "prom
     return {
         "found": {
             "answering": {"memory_gb": 0.9, "seconds": {"base": 1.0, "rerank": 4.0}},
+            "rivals": {name: {"asked": unit([0.25, 0.5]), "pasted": unit([0.5, 0.0])} for name in people},
             "few": {name: [unit([1.0, 0.5]), unit([0.5, 0.5])] for name in people},
             "many": {name: {"rerank": unit([1.0, 1.0]), "context": unit([0.5, 0.0])} for name in trained},
             "trained": {name: {"update": update, "adapted": adapted, "served": served} for name in trained},
@@ -81,7 +83,8 @@ def test_a_summary_counts_what_was_measured(tmp_path: Path) -> None:
     results = results_of(tmp_path)
     means = {row["key"]: row["mean"] for row in results["arms"]}
     assert means == {
-        "base@0": 0.5, "rerank@10": 0.625, "context@30": 0.25, "rerank@30": 1.0,
+        "base@0": 0.5, "rerank@10": 0.625,
+        "prompt by hand@0": 0.375, "liked replies pasted@30": 0.25, "context@30": 0.25, "rerank@30": 1.0,
         "stage one@30": 0.5, "adapter@30": 0.75, "adapter+rerank@30": 1.0,
     }  # fmt: skip
     reached = {each["words"].split(",")[0]: each["passed"] for each in results["targets"]}
@@ -90,6 +93,8 @@ def test_a_summary_counts_what_was_measured(tmp_path: Path) -> None:
     assert reached["longest update"] is True
     assert reached["a click is in the head"] is True
     assert reached["peak memory of server and training"] is False
+    over = {row["arm"]: (row["asked"]["mean"], row["pasted"]["mean"]) for row in results["rivals"]}
+    assert over == {"rerank@10": (0.625, 1), "rerank@30": (1, 1), "adapter@30": (0.75, 1), "adapter+rerank@30": (1, 1)}
     assert [person["served"] for person in results["people"]] == ["adapter+rerank@30", "rerank@10"]
     assert [sample["after"] for sample in results["samples"]] == ["short & <sweet>", "purr"]
 
@@ -128,6 +133,7 @@ def test_the_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
     tags.feed(text)
     assert tags.open == [] and tags.loads == []
     assert "http://" not in text.replace("http://www.w3.org", "") and "@import" not in text
+    assert "<h2>Against a prompt by hand</h2>" in text and "62.5%" in text
     assert "short &amp; &lt;sweet&gt;" in text and "<sweet>" not in text  # what models write is text, never markup
     assert "What is &lt;b&gt;tea&lt;/b&gt;?" in text
 
@@ -146,6 +152,7 @@ def test_the_page_says_what_was_missed(tmp_path: Path) -> None:
 def test_the_terminal_shows_the_same_figures(tmp_path: Path) -> None:
     text = text_report(results_of(tmp_path))
     assert "62.5%" in text and "MISSED" in text and "reached" in text
+    assert "wins over a prompt by hand" in text
     assert "adapter+rerank@30" in text and "promoted, 5.0 min" in text
 
 
