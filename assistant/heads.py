@@ -3,15 +3,16 @@
 A head is fitted to all of a person's live acts, never moved from the last one: so what an act taught goes when it is
 taken back, and a crash between an event and its refit loses nothing. Old acts fade at the rate that foretells new ones
 best (feedback/fading.py), a function of the acts as well. The head kept in the store is a copy for whoever
-reads the database; the first use after a start fits it anew, to the same bits. Left out on purpose: deciding what
-counts as an act (learning.py).
+reads the database; the first use after a start fits it anew, to the same bits. Where a head begins is up to
+common.py; when that changes, the next use fits anew from there. Left out on purpose: deciding what counts as an act
+(learning.py).
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -22,7 +23,7 @@ from feedback.errors import NotSaved
 from feedback.fading import BLOCK, NEVER, Foretold, half_life, weights
 from feedback.labels import act_of
 from feedback.population import Population
-from feedback.reward_head import Act, Array, RewardHead, fit, pulls
+from feedback.reward_head import Act, Array, Prior, RewardHead, fit, pulls
 from feedback.store import Store
 
 log = logging.getLogger("mynah.heads")
@@ -36,6 +37,7 @@ class _Person:
     lock: threading.RLock = field(default_factory=threading.RLock)
     head: RewardHead | None = None
     acts: dict[str, tuple[Act, bool]] = field(default_factory=dict)  # by feedback id, with "held out"
+    prior: Prior | None = None  # that the head was fitted with
     half_life: float = NEVER  # of these acts, in acts
     foretold: Foretold = field(default_factory=dict)  # of these acts
 
@@ -43,8 +45,16 @@ class _Person:
 class Heads:
     """One head a person, for one base."""
 
-    def __init__(self, store: Store, base_id: str, population: Population) -> None:
+    def __init__(
+        self,
+        store: Store,
+        base_id: str,
+        population: Population,
+        prior: Callable[[str], tuple[str, Prior]] | None = None,
+    ) -> None:
+        """prior: what the head of a person (by id) begins with, and its version; that of the population when None."""
         self._store, self._base_id, self._population = store, base_id, population
+        self._prior = prior or (lambda user_id: (population.version, population.prior))
         self._people: dict[str, _Person] = {}
         self._guard = threading.Lock()
 
@@ -57,10 +67,10 @@ class Heads:
     def head(self, user_id: str) -> RewardHead:
         """The person's head; that of the shared prior before the first act."""
         person = self._person(user_id)
-        head = person.head
-        if head is None:
+        head, known, (_, prior) = person.head, person.prior, self._prior(user_id)
+        if head is None or known is not prior:
             with person.lock:
-                head = person.head or self.refit(user_id)
+                head = person.head if person.head is not None and person.prior is prior else self.refit(user_id)
         return head
 
     def acts(self, user_id: str) -> list[Act]:
@@ -73,7 +83,12 @@ class Heads:
         """Feedback ids of the live acts, and how far each pulls each weight, (N, D)."""
         with self.lock(user_id):
             head, acts, counted = self.head(user_id), dict(self._person(user_id).acts), self._counted(user_id)
-        return list(acts), pulls(head, [act for act, _ in acts.values()], self._population.prior, counted)
+            prior = self._fitted_with(user_id)
+        return list(acts), pulls(head, [act for act, _ in acts.values()], prior, counted)
+
+    def began_with(self, user_id: str) -> Array:
+        """The weights of the person's head before any act, (D,)."""
+        return self._prior(user_id)[1].mean
 
     def fades(self, user_id: str) -> bool:
         """Whether older acts count less: the person's taste seems to have changed."""
@@ -86,10 +101,10 @@ class Heads:
         with self.lock(user_id):
             self.head(user_id)
             acts, counted = list(self._person(user_id).acts.values()), self._counted(user_id)
+            prior = self._fitted_with(user_id)
         held = np.array([held for _, held in acts], dtype=bool)
         train, judge = (
-            fit([acts[place][0] for place in np.flatnonzero(part)], self._population.prior, counted[part])
-            for part in (~held, held)
+            fit([acts[place][0] for place in np.flatnonzero(part)], prior, counted[part]) for part in (~held, held)
         )
         return train, judge
 
@@ -106,15 +121,18 @@ class Heads:
                 )
                 for preference, base in self._store.acts.preferences(user_id, new if len(new) < MANY else None)
             }
+            version, prior = self._prior(user_id)
+            if person.prior is not prior:
+                person.prior, person.foretold = prior, {}
             as_before = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(person.acts, live, strict=False)))
             person.foretold = {at: found for at, found in person.foretold.items() if at + BLOCK <= as_before}
             person.acts = {name: person.acts.get(name) or decoded[name] for name in live}
-            acts, prior = [act for act, _ in person.acts.values()], self._population.prior
+            acts = [act for act, _ in person.acts.values()]
             person.half_life = half_life(acts, prior, person.foretold)
             person.head = head = fit(acts, prior, self._counted(user_id))
             try:
                 if person.acts:
-                    self._store.acts.save_head(user_id, self._base_id, self._population.version, head)
+                    self._store.acts.save_head(user_id, self._base_id, version, head)
             except NotSaved as error:  # the events are on disk; the head is made again from them
                 log.warning("a head was not kept: %s", error)
             return head
@@ -123,6 +141,10 @@ class Heads:
         """Drop what is cached of a person who was removed."""
         with self._guard:
             self._people.pop(user_id, None)
+
+    def _fitted_with(self, user_id: str) -> Prior:
+        """What a person's head, which is there, was fitted with."""
+        return self._person(user_id).prior or self._prior(user_id)[1]
 
     def _counted(self, user_id: str) -> Array:
         """What each of a person's acts counts."""

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from adapters.rendering import ChatMessage
 from assistant.arms import Record, record_of_acts
 from assistant.asking import Asking
+from assistant.common import CommonTaste
 from assistant.engine import Draft, Engine
 from assistant.evidence import Click, clicks_behind
 from assistant.forgetting import delete_weights, unlearn
@@ -67,11 +68,12 @@ class Ack:
 class Learning:
     """From what people say to what their heads know."""
 
-    def __init__(self, store: Store, engine: Engine) -> None:
+    def __init__(self, store: Store, engine: Engine, common: CommonTaste | None = None) -> None:
+        """common: where heads begin; that of the shipped prior when None."""
         self._store, self._engine = store, engine
         self._population = engine.population
         labels.remake_preferences(store, engine.population)
-        self._heads = Heads(store, engine.base_id, engine.population)
+        self._heads = Heads(store, engine.base_id, engine.population, common.prior if common else None)
         self._asking = Asking(store)
 
     # ---- acts -----------------------------------------------------------------------------------------------------
@@ -232,7 +234,7 @@ class Learning:
                 event.payload["name"]: event.payload for event in self._store.acts.live(user.id, "correction")
             }
         corrected = {name for name, payload in set_by_hand.items() if payload["weight"] is not None}
-        return profile_of(head, acts, corrected)
+        return profile_of(head, acts, corrected, self._heads.began_with(user.id))
 
     def fades(self, user: User) -> bool:
         """Whether older clicks count less, because the newest ones say something else."""
@@ -317,8 +319,11 @@ class Learning:
         return [seq for name in feedback_ids if (seq := self._store.acts.first_seq(name)) is not None]
 
     def _unlearned(self, user: User, seqs: Sequence[int]) -> tuple[list[AdapterVersion], list[str]]:
-        """Of what was taken back: the versions that are gone, and what to tell."""
-        return unlearn(self._store, user.id, self._engine.base_id, min(seqs)) if seqs else ([], [])
+        """Of what was taken back: the versions that are gone, and what to tell. What is common goes with it."""
+        if not seqs:
+            return [], []
+        self._store.commons.leave(user.id)
+        return unlearn(self._store, user.id, self._engine.base_id, min(seqs))
 
     def _without(self, user: User, ack: Ack, gone: Sequence[AdapterVersion]) -> Ack:
         """The same act, after no trace of what it took back is left in files. The person's lock is not held: the

@@ -21,6 +21,7 @@ from assistant.accounts import Accounts
 from assistant.administration import Administration
 from assistant.adoption import sweep
 from assistant.chat import Chat
+from assistant.common import CommonTaste
 from assistant.config import Config
 from assistant.engine import Engine
 from assistant.executor import Executor, make_executor
@@ -59,7 +60,9 @@ class Mynah:
             files, self.versions, max_waiting=config.max_waiting, server_url=server_url, latents_dir=config.latents
         )
         self.limits = Limits(store, self.versions, config)
-        self.learning = Learning(store, self.engine)
+        engine = self.engine
+        self.common = CommonTaste(store, engine.base_id, engine.population, busy=lambda: engine.busy > 0)
+        self.learning = Learning(store, self.engine, self.common)
         self.chat = Chat(store, self.engine, self.learning, self.limits, max_tokens=config.max_tokens)
         self.settings = Settings(store, config, numbers)
         self.updates = Updates(
@@ -109,6 +112,7 @@ class Mynah:
             mynah.chat.trash.start()
             if run_updates:
                 mynah.updates.start()
+                mynah.common.start()
             return mynah
         except BaseException:
             executor.close()
@@ -121,6 +125,7 @@ class Mynah:
     def close(self) -> None:
         """Pause the running update, end all replies under way, close the database, let go of the folder."""
         self.updates.close()
+        self.common.close()
         self.chat.trash.close()
         self.engine.close()
         self.store.close()

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from feedback.reward_head import Act, RewardHead
+from feedback.reward_head import Act, Array, RewardHead
 from feedback.traits import TRAIT_NAMES, TRAITS
 
 STRONGEST = 2.2  # logits a standard deviation; σ(2.2) = 0.90
 # Individual prior widths make the head surer of the few traits it picked than it should be; hence the strict figures.
 KNOWN, LEANING = 0.95, 0.85  # probabilities of the sign from which a taste is called clear, or a leaning
 LEAST_KNOWN, LEAST_LEANING = 0.12, 0.06  # and the least weight of each
+LEAST_COMMON = 0.02  # the least weight that is said to be common; an average of heads is smaller than each
 LEAST_EVIDENCE = 3  # labels, for what is called clear and told to the model
 BEARS = 0.5  # standard deviations by which replies must differ in a trait for an act to say something about it
 
@@ -48,15 +49,22 @@ class TraitView:
     corrected: bool
 
 
-def profile_of(head: RewardHead, acts: Sequence[Act], corrected: Collection[str]) -> list[TraitView]:
-    """All traits, what is known best first. corrected: traits set by hand."""
+def profile_of(
+    head: RewardHead, acts: Sequence[Act], corrected: Collection[str], common: Array | None = None
+) -> list[TraitView]:
+    """All traits, what is known best first.
+
+    corrected: traits set by hand; common: what the head began with, (D,), 0 where None.
+    """
+    began = np.zeros(len(head.mean)) if common is None else common / STRONGEST
     evidence = _evidence(acts, len(TRAIT_NAMES))
     views = []
     for index, name in enumerate(TRAIT_NAMES):
         mean, sd = float(head.mean[index]), math.sqrt(max(float(head.cov[index, index]), 0.0))
         sure = sign_probability(mean, sd)
         by_hand = name in corrected
-        weight = mean / STRONGEST
+        weight, start = mean / STRONGEST, float(began[index])
+        others = preference(name, start) if abs(start) >= LEAST_COMMON else ""
         clear = sure >= KNOWN and abs(weight) >= LEAST_KNOWN and evidence[index] >= LEAST_EVIDENCE
         known = clear or (by_hand and abs(weight) >= LEAST_LEANING)
         leans = known or (evidence[index] > 0 and sure >= LEANING and abs(weight) >= LEAST_LEANING)
@@ -66,7 +74,7 @@ def profile_of(head: RewardHead, acts: Sequence[Act], corrected: Collection[str]
                 float(np.clip(weight, -1.0, 1.0)),
                 sd / STRONGEST,
                 int(evidence[index]),
-                _words(preference(name, mean), int(evidence[index]), known, bool(leans), by_hand),
+                _words(preference(name, mean), int(evidence[index]), known, bool(leans), by_hand, others),
                 preference(name, mean),
                 bool(known),
                 bool(leans),
@@ -101,11 +109,11 @@ def sign_probability(mean: float, sd: float) -> float:
     return 0.5 * (1.0 + math.erf(abs(mean) / max(sd, 1e-12) / math.sqrt(2.0)))
 
 
-def _words(wanted: str, evidence: int, known: bool, leans: bool, by_hand: bool) -> str:
+def _words(wanted: str, evidence: int, known: bool, leans: bool, by_hand: bool, others: str) -> str:
     if by_hand:
         return f"set by you: {wanted}" if known else "set by you: makes no difference"
     if not evidence:
-        return "nothing known yet"
+        return f"others here like {others}" if others else "nothing known yet"
     if known:
         return f"clearly for {wanted}"
     return f"leaning to {wanted}" if leans else "no clear preference"

@@ -37,6 +37,7 @@ def reset_person(store: Store, versions: VersionFiles, jobs: Path, user: User) -
     live = [update.id for update in store.versions.live_updates(user.id)]
     with store.database.transaction():
         acts = store.acts.retract_all(user.id)
+        store.commons.leave(user.id)
         store.versions.remove_all(user.id)
     store.database.leave_no_trace()
     folders = _remove_files(versions, jobs, user, live)

@@ -12,6 +12,7 @@ of the two answers, the share that is ordered right; ties are left out.
     longer      the longer text is the better one
     shared      the head that everybody shares
     scratch     the person's labels alone, from the prior that ships with Mynah
+    common      the same, beginning with what the others have in common, as a server finds it (feedback/common.py)
     personal    the person's labels, from a prior around the shared head
     placebo     the same with another person's labels
 
@@ -41,9 +42,12 @@ from safetensors.numpy import load_file, save_file
 
 from adapters.files import sha256_file, write_json
 from adapters.latents import mean_of
+from assistant.common import MOST
 from benchmarks.base_replies import WORK, Base
 from benchmarks.judging import Interval, interval
 from benchmarks.work import RESULTS, commit, machine
+from feedback.common import around as begun
+from feedback.common import in_common
 from feedback.population import Population, load_population
 from feedback.reward_head import Act, Array, Prior, RewardHead, fit, log_likelihood
 
@@ -155,6 +159,13 @@ def safe_scale(people: People, head: RewardHead, prior: Prior) -> float:
     return SCALES[int(np.argmax(worse.mean(0) <= worse.std(0, ddof=1) / np.sqrt(len(told))))]
 
 
+def beginning(people: People, prior: Prior) -> Prior:
+    """What somebody new begins with on a server where these people share their taste."""
+    acts = sorted(([each.act for each in said] for said in people.values() if said), key=len, reverse=True)
+    found = in_common(acts[:MOST], prior)
+    return prior if found is None else begun(prior, found.mean)
+
+
 def _third(items: set[str], random: np.random.Generator) -> set[str]:
     return set(random.permutation(sorted(items))[: len(items) // 3].tolist())
 
@@ -193,6 +204,7 @@ def look(people: People, prior: Prior, seed: int, sizes: Sequence[int]) -> Itera
     crowd = {name: learn[name] for name in known}
     shared = shared_head(crowd, prior)
     close = around(shared, prior, safe_scale(crowd, shared, prior))
+    begin = beginning(crowd, prior)
     for place, name in enumerate(unknown):
         held = [each for each in shuffled[name] if each.item in apart]
         other = learn[unknown[place - 1]]
@@ -203,6 +215,7 @@ def look(people: People, prior: Prior, seed: int, sizes: Sequence[int]) -> Itera
             heads = {
                 "shared": shared,
                 "scratch": fit(mine, prior),
+                "common": fit(mine, begin),
                 "personal": fit(mine, close),
                 "placebo": fit(theirs, close),
             }
@@ -215,11 +228,13 @@ def look(people: People, prior: Prior, seed: int, sizes: Sequence[int]) -> Itera
 
 @dataclass(frozen=True)
 class Row:
-    """What k labels are worth: means over people, and by how much the personal head is better than another."""
+    """What k labels are worth: means over people, by how much the personal head is better than another, and by how much
+    one from scratch is better for beginning with what is common."""
 
     labels: int
     accuracy: dict[str, Interval]
     over: dict[str, Interval]
+    common: Interval
 
 
 def summarize(found: Sequence[tuple[int, int, str, float]]) -> list[Row]:
@@ -240,6 +255,7 @@ def summarize(found: Sequence[tuple[int, int, str, float]]) -> list[Row]:
                     for whose in means[0]
                     if whose != "personal"
                 },
+                interval([each["common"] - each["scratch"] for each in means]),
             )
         )
     return rows
@@ -265,6 +281,7 @@ def main() -> None:
             shares = "  ".join(f"{whose} {each}" for whose, each in row.accuracy.items())
             print(f"{row.labels:3d} labels, {row.accuracy['shared'].count} people: {shares}")
             print("    personal over " + "  ".join(f"{whose} {_points(each)}" for whose, each in row.over.items()))
+            print(f"    common over scratch {_points(row.common)}")
     if not given.crowd:
         write_json(
             RESULTS / ("real_people-quick.json" if given.quick else "real_people.json"),

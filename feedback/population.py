@@ -2,8 +2,8 @@
 
 Scales come from base replies to the shipped prompts (the standard deviation of a trait among replies to one prompt,
 since only differences are ever compared). Prior widths were chosen on simulated tastes that no published figure uses
-(`python -m benchmarks.head --tune`; `benchmarks.fit_population` writes the file). Later the heads of consenting
-people take the place of both.
+(`python -m benchmarks.head --tune`; `benchmarks.fit_population` writes the file). What the people of a server who share
+theirs have in common is added to its mean (feedback/common.py).
 """
 
 from __future__ import annotations

@@ -18,10 +18,12 @@ from assistant.ui.language import listed, say, told
 from assistant.ui.record_rows import rows_of
 from assistant.ui.render import show
 from assistant.ui.words import trait_title
+from feedback.common import LEAST
 from feedback.traits import TRAITS
 from feedback.types import LIVE_STATES, AdapterVersion, Update, User
 
 SHOWN_TRAITS, LEAST_TRAITS = 8, 5
+SHOWN_LIKES = 4
 PARTED = " | "  # between the two halves of a stamp
 CURVES = {"reward": "objective/scores", "kl": "objective/kl_per_token"}
 
@@ -199,8 +201,20 @@ class MineView:
 
     def account(self, *, said: str = "", secret: str = "", receipt: str = "") -> str:
         """Keys, password, data."""
-        keys = [] if receipt else self.mynah.accounts.keys(self.user)
-        return show("account.html", user=self.user, keys=keys, said=said, secret=secret, receipt=receipt)
+        given = {"user": self.user, "said": said, "secret": secret, "receipt": receipt}
+        if receipt:  # the person is gone
+            return show("account.html", **given)
+        found, likes = self.mynah.common.found(), [told(each) for each in self.mynah.common.likes()[:SHOWN_LIKES]]
+        return show(
+            "account.html",
+            keys=self.mynah.accounts.keys(self.user),
+            shares=self.mynah.common.shares(self.user),
+            begins=self.mynah.common.begins(self.user),
+            people=found.people if found else 0,
+            likes=listed(likes) if likes else "",
+            least=LEAST,
+            **given,
+        )
 
 
 def curve(update: Update | None, name: str) -> pd.DataFrame:

@@ -182,6 +182,8 @@ class MyAssistantPage:
         if act == "password":
             accounts.change_password(user, pressed(event, "old"), pressed(event, "new"), keep=request.cookies[COOKIE])
             return _last(view.account(said=say("The password is changed. Other browsers are signed out.")))
+        if act in ("share", "begin"):
+            return self._everything(user, self._agree(user, act, pressed(event, "wanted") == "yes"))
         if act == "reset":
             receipt = self.mynah.reset_person(user)
             said = say(
@@ -196,6 +198,16 @@ class MyAssistantPage:
             receipt = self.mynah.remove_person(user)
             return _last(view.account(receipt=json.dumps(receipt, indent=2, ensure_ascii=False)))
         raise out_of_date()
+
+    def _agree(self, user: User, act: str, wanted: bool) -> str:
+        """Let the person's clicks count for others, or those of others for them, or not; what to say to it."""
+        if act == "share":
+            self.mynah.common.share(user, wanted)
+            counts = say("From now on your clicks count in what people here have in common.")
+            return counts if wanted else say("Your clicks count no longer; what was made of them is gone.")
+        self.mynah.common.begin(user, wanted)
+        common = say("Your assistant begins with what people here have in common.")
+        return common if wanted else say("Your assistant knows nothing but your own clicks.")
 
 
 def _last(account: str) -> list[Any]:

@@ -9,6 +9,7 @@ from feedback.migrations.m002_chat import chat
 from feedback.migrations.m003_administration import administration
 from feedback.migrations.m004_probation import probation
 from feedback.migrations.m005_forgetting import forgetting
+from feedback.migrations.m006_common import common
 
 MIGRATIONS = Migrations("mynah")
 MIGRATIONS(name="m001_start")(start)
@@ -16,3 +17,4 @@ MIGRATIONS(name="m002_chat")(chat)
 MIGRATIONS(name="m003_administration")(administration)
 MIGRATIONS(name="m004_probation")(probation)
 MIGRATIONS(name="m005_forgetting")(forgetting)
+MIGRATIONS(name="m006_common")(common)

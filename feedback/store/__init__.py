@@ -13,6 +13,7 @@ from pathlib import Path
 
 from feedback.store.acts import Acts
 from feedback.store.chats import Chats
+from feedback.store.commons import Commons
 from feedback.store.database import Database
 from feedback.store.found import Search
 from feedback.store.people import People
@@ -31,6 +32,7 @@ class Store:
         self.chats = Chats(self.database)
         self.search = Search(self.database)
         self.acts = Acts(self.database)
+        self.commons = Commons(self.database)
         self.versions = Versions(self.database)
         self.trials = VersionTrials(self.database)
         self.server = Server(self.database)

@@ -138,6 +138,15 @@ class People:
         rows = self._db.rows("select name, value from user_settings where user_id = ? order by name", [user_id])
         return {row["name"]: row["value"] for row in rows}
 
+    def who_set(self, name: str, value: str) -> list[str]:
+        """Ids of everybody who has set this to that, except those who are shut out; oldest account first."""
+        rows = self._db.rows(
+            "select id from users join user_settings set_by on user_id = id "
+            "where set_by.name = ? and value = ? and disabled = 0 order by users.rowid",
+            [name, value],
+        )
+        return [row["id"] for row in rows]
+
     def set(self, user_id: str, name: str, value: str) -> None:
         """Keep a setting."""
         with self._db.transaction() as db:

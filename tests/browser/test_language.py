@@ -104,7 +104,8 @@ def test_words_in_chinese() -> None:
     assert ago("2024-03-09T00:00:00Z") == "2024 年 3 月 9 日" and duration(61) == "剩余约 1 分钟"
     assert wrote("adapter+rerank", 3)[0] == "v3 · 16 选 1" and wrote("base", None)[0] == "基础模型"
     assert trait_title("people") == "人物" and say("People") == "用户"
-    assert told(_words("lists", 4, True, True, False)) == "明显喜欢使用列表"
+    assert told(_words("lists", 4, True, True, False, "")) == "明显喜欢使用列表"
+    assert told(_words("", 0, False, False, False, "lists")) == "这里的其他人喜欢使用列表"
     assert who("admin") == "admin" and who("the command line") == "命令行"
 
 

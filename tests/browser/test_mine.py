@@ -6,11 +6,17 @@ import io
 import json
 import re
 import zipfile
+from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
+from adapters.latents import LATENTS
 from adapters.policy import Policy
+from feedback.population import load_population
+from feedback.store import Store
+from feedback.traits import TRAIT_NAMES
 from tests.browser.site import Site
 from tests.browser.steps import ask, bring, sign_in
 from tests.browser.versions import give_version
@@ -137,6 +143,42 @@ def test_a_click_taken_back_says_which_versions_go_with_it(page: Page, site: Sit
     expect(version).to_contain_text("gone: it had learned from a click that was taken back")
     expect(version.get_by_role("button")).to_have_count(0)
     expect(page.locator("#versions .here")).to_contain_text("base")
+
+
+def test_what_people_have_in_common(page: Page, site: Site) -> None:
+    site.add("Cora")
+    sign_in(page, site, "Cora")
+    expect(page.get_by_role("heading", name="Hello, Cora.")).to_be_visible()
+    page.goto(f"{site.url}/my-assistant")
+    account = page.locator("#account")
+    expect(account).to_contain_text("It takes 5 people who let their clicks count")
+    expect(account).to_contain_text("Your clicks do not count in it.")
+    account.get_by_role("button", name="Let them count").click()
+    expect(account.locator(".said")).to_contain_text("From now on your clicks count")
+    find_something_in_common(site, "Cora")
+    page.reload()
+    expect(account).to_contain_text("They like shorter replies. From the clicks of 5 people.")
+    account.get_by_role("button", name="Begin with nothing").click()
+    expect(account.locator(".said")).to_contain_text("Your assistant knows nothing but your own clicks.")
+    account.get_by_role("button", name="Begin with it").click()
+    expect(account).to_contain_text("Your assistant begins with it.")
+    account.get_by_role("button", name="Take them out").click()
+    expect(account.locator(".said")).to_contain_text("what was made of them is gone")
+    expect(account).to_contain_text("Nothing is known yet.")
+
+
+def find_something_in_common(site: Site, name: str) -> None:
+    """As the server does while nobody chats: something of this person's and four others'."""
+    store = Store(Path(site.environment["MYNAH_DATA_DIR"]) / "mynah.db")
+    somebody = store.people.find(name.casefold())
+    assert somebody is not None
+    others = [store.people.add(f"{name}{number}", f"{name.casefold()}{number}", "no password") for number in range(4)]
+    population = load_population(LATENTS)
+    mean = np.zeros(len(population.names))
+    mean[TRAIT_NAMES.index("length")] = -0.5
+    stamp = store.commons.stamp([user.id for user in (somebody, *others)])
+    assert store.commons.keep(population.version, mean, 0.1, stamp)
+    store.database.close()
 
 
 def test_everything_goes_with_a_receipt(page: Page, site: Site) -> None:

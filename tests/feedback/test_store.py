@@ -218,6 +218,8 @@ def test_removal_leaves_no_row_and_no_text_behind(tmp_path: Path) -> None:
         other = make_reply(user, secret)
         store.chats.add_replies([other])
         store.trials.add_duel(user.id, Duel(1, reply.id, other.id, now()))
+    both = store.commons.stamp([ada.id, bob.id])
+    assert store.commons.keep("p", np.full(4, 7.25), 0.1, both)
     tables = [row["name"] for row in store.database.rows("select name from sqlite_master where type = 'table'")]
 
     def rows_of(user: User) -> dict[str, int]:
@@ -238,7 +240,7 @@ def test_removal_leaves_no_row_and_no_text_behind(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         store.people.get(ada.id)
     kept = b"".join(file.read_bytes() for file in tmp_path.iterdir())
-    assert secret.encode() not in kept
+    assert secret.encode() not in kept and np.full(4, 7.25).tobytes() not in kept
     store.close()
 
 

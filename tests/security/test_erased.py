@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from adapters.base_model import BaseFiles
@@ -73,6 +74,14 @@ def numbers_of(mynah: Mynah, user: User) -> dict[str, bytes]:
     }
 
 
+def find_something_in_common(mynah: Mynah, people: list[User]) -> bytes:
+    """As the server does while nobody chats; what lies on the disk of it."""
+    mean = np.random.default_rng(1).normal(size=len(mynah.engine.population.names))
+    stamp = mynah.store.commons.stamp([user.id for user in people])
+    assert mynah.store.commons.keep(mynah.engine.population.version, mean, 0.1, stamp)
+    return mean[:4].tobytes()
+
+
 def found_in(folder: Path, wanted: dict[str, bytes]) -> dict[str, list[str]]:
     """Which of these bytes are in which files, upper and lower case alike for text."""
     found: dict[str, list[str]] = {}
@@ -92,8 +101,9 @@ def test_nothing_is_left_of_somebody_who_left_and_of_clicks_taken_back(mynah: My
     others = {what: word[::-1] for what, word in WORDS.items()}
     stays = live_a_little(mynah, NAME[::-1], others)
     user = live_a_little(mynah, NAME, WORDS)
+    mynah.common.begin(stays, False)
     texts = {what: word.encode() for what, word in WORDS.items()} | {"name": NAME.encode()}
-    wanted = texts | numbers_of(mynah, user)
+    wanted = texts | {"common": find_something_in_common(mynah, [user, stays])} | numbers_of(mynah, user)
     try:
         missing = set(wanted) - set(found_in(folder, wanted))
         assert not missing, f"the scan is blind for {missing}"

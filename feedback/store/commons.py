@@ -1,0 +1,89 @@
+"""What people have in common, as it was found last, and whose acts it is made of.
+
+With the first of those people who goes or leaves, all of it goes, and the copies of heads that began with it, in the
+same transaction: a trigger sees to that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from feedback.reward_head import Array
+from feedback.store.database import Database
+from feedback.types import now
+
+Stamp = tuple[tuple[str, int, int], ...]  # of each person: id, live acts, number of the newest
+
+
+@dataclass(frozen=True)
+class KeptCommon:
+    """version: of these numbers; population: that of the features; mean: (D,); people: how many it is made of; gain:
+    see feedback/common.py."""
+
+    version: str
+    population: str
+    mean: Array
+    people: int
+    gain: float
+    made_at: str
+
+
+class Commons:
+    """Tables common and common_people."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def version(self) -> str | None:
+        """That of what is kept; None where nothing is."""
+        found = self._db.value("select version from common")
+        return None if found is None else str(found)
+
+    def kept(self) -> KeptCommon | None:
+        """What people have in common; None where nothing is known."""
+        row = self._db.row("select *, (select count(*) from common_people) as people from common")
+        if row is None:
+            return None
+        mean = np.frombuffer(row["mean"], dtype=np.float64)
+        return KeptCommon(row["version"], row["population"], mean, row["people"], row["gain"], row["made_at"])
+
+    def stamp(self, user_ids: Sequence[str]) -> Stamp:
+        """What differs as soon as one of these people acts, or takes an act back."""
+        sql = "select count(*) as acts, coalesce(max(seq), 0) as newest from preferences where user_id = ?"
+        rows = [(user_id, self._db.row(sql, [user_id])) for user_id in user_ids]
+        return tuple((user_id, row["acts"], row["newest"]) for user_id, row in rows if row is not None)
+
+    def keep(self, population: str, mean: Array, gain: float, made_of: Stamp) -> bool:
+        """Keep what was found in acts as they were then, in place of what there was; False, and nothing happens, when
+        they are not as they were any more."""
+        user_ids = [user_id for user_id, _, _ in made_of]
+        with self._db.transaction() as db:
+            if self.stamp(user_ids) != made_of or not self._all_there(user_ids):
+                return False
+            version = hashlib.sha256(mean.tobytes()).hexdigest()[:12]
+            self.forget()
+            db.execute(
+                "insert into common values (1, ?, ?, ?, ?, ?)", [version, population, mean.tobytes(), gain, now()]
+            )
+            for user_id in user_ids:
+                db.execute("insert into common_people values (?)", [user_id])
+        return True
+
+    def leave(self, user_id: str) -> bool:
+        """Forget it if it is made of this person's acts, too; whether it was. To be called where they take one back."""
+        with self._db.transaction() as db:
+            return bool(db.execute("delete from common_people where user_id = ?", [user_id]).rowcount)
+
+    def forget(self) -> None:
+        """Forget it."""
+        with self._db.transaction() as db:
+            db.execute("delete from common_people")
+            db.execute("delete from common")
+
+    def _all_there(self, user_ids: Sequence[str]) -> bool:
+        marks = ", ".join("?" * len(user_ids))
+        return self._db.value(f"select count(*) from users where id in ({marks})", list(user_ids)) == len(user_ids)
