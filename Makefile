@@ -116,6 +116,7 @@ demo: setup  ## the whole loop without a browser, for simulated people, with a r
 
 bench-learning: setup  ## how well it learns: heads from few and from rough clicks, real people, trials, updates, summaries
 	$(BIN)/python -m benchmarks.head
+	$(BIN)/python -m benchmarks.overoptimization
 	$(BIN)/python -m benchmarks.rough_clicks
 	$(BIN)/python -m benchmarks.real_people
 	$(BIN)/python -m benchmarks.probation
