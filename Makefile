@@ -121,6 +121,7 @@ bench-learning: setup  ## how well it learns: heads from few and from rough clic
 	$(BIN)/python -m benchmarks.real_people
 	$(BIN)/python -m benchmarks.probation
 	$(BIN)/python -m benchmarks.personalize
+	$(BIN)/python -m benchmarks.personalize --labels 100
 	$(BIN)/python -m benchmarks.promotions
 	$(BIN)/python -m benchmarks.harm
 	$(BIN)/python -m benchmarks.summaries --updates

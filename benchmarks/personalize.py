@@ -1,12 +1,14 @@
 """How well Mynah learns a person: every arm against the base, for simulated people whose taste it never sees.
 
     python -m benchmarks.personalize            # about an hour on two idle cores; stopped, it goes on where it was
+    python -m benchmarks.personalize --labels 100    # the update from as many labels
     python -m benchmarks.personalize --quick    # two people, few prompts, a small pool: some minutes, rough figures
 
 Each person clicks through shipped prompts, is updated by the product's own worker, and is then measured on prompts
 that nobody learned from. What is common to all people (base drafts, the shared pool) is made once. Figures go to
 benchmarks/results/personalize.json and .html. What the words mean: `judging` says what a win is, `clicks` what a label
-is, `people` what a taste is.
+is, `people` what a taste is. Each update begins from nothing, with all labels: so what four of them leave that came on
+the way to 100 labels is what the fourth makes.
 
 Beside the base stand the two things that people do without any of this: a system prompt that states the taste, written
 by hand, and the last replies that they liked, pasted into the prompt. Every arm meets the replies of both, too.
@@ -365,14 +367,18 @@ def main() -> None:
     parser.add_argument(
         "--fresh", action="store_true", help="throw away what an earlier run with these settings finished"
     )
+    parser.add_argument("--labels", type=int, default=Settings.many, metavar="N", help="labels before an update")
     arguments = parser.parse_args()
     settings, config = quick_settings() if arguments.quick else (Settings(), UpdateConfig())
+    many = arguments.labels
+    settings = replace(settings, many=many, label_prompts=max(settings.label_prompts, many))
     bench = Bench(settings, config)
     if arguments.fresh:
         shutil.rmtree(bench.work.folder, ignore_errors=True)
     run = bench.run()
     results = summarize(settings, run, bench.prompts, bench.work, read_footprint(), quick=arguments.quick)
-    path = RESULTS / ("work/personalize-quick.json" if arguments.quick else "personalize.json")
+    name = "personalize" if many == Settings.many else f"personalize-{many}"
+    path = RESULTS / (f"work/{name}-quick.json" if arguments.quick else f"{name}.json")
     write_json(path, results)
     print(text_report(results))
     print(f"\nThe page is {write_report(results, path)}")
