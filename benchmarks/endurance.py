@@ -1,6 +1,8 @@
 """A day of use, compressed: what a server's memory grows by; and how soon it is back after it was killed.
 
-    python -m benchmarks.endurance            # 24 hours of sixteen people, KILLS deaths: half an hour, idle
+    python -m benchmarks.endurance            # 24 hours of sixteen people, KILLS deaths: an hour, idle
+    python -m benchmarks.endurance day        # the hours alone
+    python -m benchmarks.endurance deaths     # the deaths alone
     python -m benchmarks.endurance --quick    # three hours of four people, one death
 
 A death is a kill -9 in the middle of an update, whose worker is still there when the next server starts; it counts from
@@ -17,6 +19,8 @@ Before that, in WARM hours, everybody does BUSY times as much, signs in every ti
 server keeps for good reasons, and only up to a bound: sixteen adapters (assistant/shelf.py), what 200 pages show
 (assistant/ui/app.py), how chats begin (assistant/prefixes.py, 96 MB). What that comes to is told by itself. Then the
 memory at the end of every hour is compared: growth is the median of the last three against that of the first three.
+Nothing else may come or go meanwhile: the server writes with as many threads as others leave it, and each has its own
+memory. With OMP_NUM_THREADS=1 it has one, whatever else runs.
 """
 
 from __future__ import annotations
@@ -39,8 +43,9 @@ from typing import Any
 
 import httpx
 import numpy as np
+import torch
 
-from adapters.files import write_json
+from adapters.files import read_json, write_json
 from adapters.prompts import shipped_prompts
 from assistant.engine import REST_SECONDS
 from benchmarks.report import columns
@@ -208,26 +213,40 @@ def _spread(seconds: Sequence[float]) -> str:
     return f"{median(seconds):.1f} s ({min(seconds):.1f}–{max(seconds):.1f})"
 
 
+def report(found: dict[str, Any]) -> str:
+    """What was measured of a day and of deaths, each if it was."""
+    rows = []
+    if day := found.get("day"):
+        memory = day["memory_mb"]
+        rows += [
+            ["done", ", ".join(f"{count} {what}" for what, count in day["done"].items())],
+            ["memory after the first hour", f"{memory[0]:.0f} MB"],
+            ["memory after the warm-up", f"{memory[day['warm_hours']]:.0f} MB"],
+            ["memory at the end", f"{memory[-1]:.0f} MB"],
+            ["growth", f"{day['growth']:+.1%}"],
+        ]
+    if first_token := found.get("deaths"):
+        rows += [[f"to a first token, {how}", _spread(first_token[how])] for how in ("killed", "orderly")]
+    return columns(["what", "measured"], rows)
+
+
 def main() -> None:
-    """Measure, keep, print."""
+    """Measure, keep each part with what it was measured on, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="three hours of four people")
-    quick = parser.parse_args().quick
-    first_token = deaths(1 if quick else KILLS)
-    found = measure(4, 3, 1) if quick else measure(PEOPLE, HOURS, WARM)
-    found["first_token_seconds"] = first_token
-    about = found | {"commit": commit(), "machine": machine(), "quick": quick}
-    write_json(RESULTS / ("work/endurance-quick.json" if quick else "endurance.json"), about)
-    done = ", ".join(f"{count} {what}" for what, count in found["done"].items())
-    rows = [
-        ["done", done],
-        ["memory after the first hour", f"{found['memory_mb'][0]:.0f} MB"],
-        ["memory after the warm-up", f"{found['memory_mb'][found['warm_hours']]:.0f} MB"],
-        ["memory at the end", f"{found['memory_mb'][-1]:.0f} MB"],
-        ["growth", f"{found['growth']:+.1%}"],
-        *([f"to a first token, {how}", _spread(seconds)] for how, seconds in first_token.items()),
-    ]
-    print(columns(["what", "measured"], rows))
+    parser.add_argument("part", nargs="?", choices=("day", "deaths"), help="both, where none is named")
+    parser.add_argument("--quick", action="store_true", help="three hours of four people, one death")
+    given = parser.parse_args()
+    path = RESULTS / ("work/endurance-quick.json" if given.quick else "endurance.json")
+    kept: dict[str, Any] = read_json(path) if path.exists() else {}
+    about = {"commit": commit(), "machine": machine(), "threads": torch.get_num_threads()}
+    found: dict[str, Any] = {}
+    if given.part != "day":
+        found["deaths"] = about | deaths(1 if given.quick else KILLS)
+        write_json(path, kept := kept | found)
+    if given.part != "deaths":
+        found["day"] = about | (measure(4, 3, 1) if given.quick else measure(PEOPLE, HOURS, WARM))
+        write_json(path, kept | found)
+    print(report(found))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.endurance import BUSY, growth, measure
+from benchmarks.endurance import BUSY, growth, measure, report
 
 
 def test_growth_is_the_end_against_the_beginning_without_the_warm_up() -> None:
@@ -19,3 +19,11 @@ def test_an_hour_to_warm_up_and_one_that_counts() -> None:
     assert found["done"]["replies"] == (BUSY + 1) * 2 * 2 and found["done"]["clicks"] > 0
     assert found["done"]["sign-ins"] >= BUSY, "in the warm-up every time"
     assert len(found["memory_mb"]) == 2 and min(found["memory_mb"]) > 100
+
+
+def test_each_part_is_told_by_itself() -> None:
+    day = {"done": {"clicks": 7}, "memory_mb": [90.0, 100.0, 101.0], "warm_hours": 1, "growth": 0.01}
+    deaths = {"killed": [9.0, 11.0, 10.0], "orderly": [8.0]}
+    both = report({"day": day, "deaths": deaths})
+    assert "7 clicks" in both and "+1.0%" in both and "100 MB" in both and "10.0 s (9.0\u201311.0)" in both
+    assert "growth" not in report({"deaths": deaths}) and "token" not in report({"day": day})
