@@ -50,8 +50,10 @@ class CommonTaste:
     ) -> None:
         """busy: whether somebody chats; clock: seconds that only grow."""
         self._store, self._base_id, self._population, self._busy, self._clock = store, base_id, population, busy, clock
-        self._cached: tuple[str, Prior] = ("", population.prior)  # by version
-        self._looked, self._seen = -math.inf, Stamp()
+        self._kept: KeptCommon | None = None  # of the version that is cached
+        self._cached: dict[str, Prior] = {}  # by person, for those whose acts are in it; "" for all others
+        self._cached_for: str | None = None
+        self._looked, self._fruitless = -math.inf, Stamp()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -83,16 +85,16 @@ class CommonTaste:
     def prior(self, user_id: str) -> tuple[str, Prior]:
         """What the person's head begins with, and its version; the same object until it changes."""
         version = self._store.commons.version()
-        if version is None:
-            self._cached = ("", self._population.prior)
-        if version is None or self._store.people.setting(user_id, _BEGINS) == "off":
+        if version != self._cached_for:
+            kept = self.found()
+            self._kept, self._cached, self._cached_for = kept, {}, version if kept is not None else None
+        kept = self._kept
+        if version is None or kept is None or self._store.people.setting(user_id, _BEGINS) == "off":
             return self._population.version, self._population.prior
-        if self._cached[0] != version:
-            kept = self._store.commons.kept()
-            if kept is None or kept.population != self._population.version:
-                return self._population.version, self._population.prior
-            self._cached = (kept.version, around(self._population.prior, kept.mean))
-        return f"{self._population.version}+{version}", self._cached[1]
+        row = kept.user_ids.index(user_id) if user_id in kept.user_ids else None
+        name = "" if row is None else user_id
+        prior = self._cached.setdefault(name, around(self._population.prior, kept.found.mean(without=row)))
+        return f"{self._population.version}+{kept.version}", prior
 
     def found(self) -> KeptCommon | None:
         """What people here have in common; None where nothing is known."""
@@ -102,7 +104,7 @@ class CommonTaste:
     def likes(self) -> list[str]:
         """The same in words, what is liked most first."""
         kept = self.found()
-        weights = [] if kept is None else list(zip(kept.mean / STRONGEST, TRAIT_NAMES, strict=False))
+        weights = [] if kept is None else list(zip(kept.found.mean() / STRONGEST, TRAIT_NAMES, strict=False))
         clear = sorted((pair for pair in weights if abs(pair[0]) >= LEAST_COMMON), key=lambda pair: -abs(pair[0]))
         return [preference(name, weight) for weight, name in clear]
 
@@ -121,19 +123,18 @@ class CommonTaste:
 
     def look(self) -> bool:
         """Find it, if there is reason to; whether that was tried."""
-        kept, stamp = self._store.commons.kept(), self._store.commons.stamp(self._sharing())
-        if kept is not None and kept.population != self._population.version:
-            kept = None
+        kept, stamp = self.found(), self._store.commons.stamp(self._sharing())
         recent = seconds_since(kept.made_at) < DAY if kept else self._clock() - self._looked < HOUR
-        if len(stamp) < LEAST or recent or stamp == self._seen:
+        if len(stamp) < LEAST or recent or stamp == self._fruitless:
             return False
-        self._looked, self._seen = self._clock(), stamp
+        self._looked = self._clock()
         found = in_common([self._acts(user_id) for user_id, _, _ in stamp], self._population.prior, self._breathe)
         if found is None:
             self._store.commons.forget()
+            self._fruitless = stamp
             log.info("%d people share their taste; nothing in it would help somebody new", len(stamp))
-        elif self._store.commons.keep(self._population.version, found.mean, found.gain, stamp):
-            log.info("%d people have something in common: %+.2f nats an act", found.people, found.gain)
+        elif self._store.commons.keep(self._population.version, found, stamp):
+            log.info("%d people have something in common: %+.2f nats an act", len(stamp), found.gain)
         return True
 
     def _sharing(self) -> Sequence[str]:

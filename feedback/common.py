@@ -28,12 +28,17 @@ SURE = 1.64  # standard errors over people by which a share must be better than 
 
 @dataclass(frozen=True)
 class Common:
-    """mean: of the prior of somebody new, (D,); people: whose acts it is made of; gain: nats by which a later act was
-    foretold better."""
+    """parts: what each person's head adds to the prior, (N, D); share: how much of their average is begun with; gain:
+    nats by which a later act was foretold better."""
 
-    mean: Array
-    people: int
+    parts: Array
+    share: float
     gain: float
+
+    def mean(self, without: int | None = None) -> Array:
+        """What a head begins with, (D,). without: the row of whoever it is for, whose acts must not count twice."""
+        rows = self.parts if without is None else np.delete(self.parts, without, axis=0)
+        return self.share * rows.sum(0) / (len(rows) + LEAST)
 
 
 def in_common(
@@ -45,25 +50,23 @@ def in_common(
     """
     if len(people) < LEAST:
         return None
-    heads = np.zeros((len(people), len(prior.mean)))
+    parts = np.zeros((len(people), len(prior.mean)))
     named = slice(0, len(prior.mean) - prior.quiet)
     for row, acts in enumerate(people):
         breathe()
-        heads[row, named] = fit(acts, prior).mean[named] - prior.mean[named]
-    total, worth = heads.sum(0), list[Array]()
-    for mine, acts in zip(heads, people, strict=True):
+        parts[row, named] = fit(acts, prior).mean[named] - prior.mean[named]
+    found, worth = [Common(parts, share, 0.0) for share in SHARES], list[Array]()
+    for row, acts in enumerate(people):
         first, later = acts[:FIRST], [act for act in acts[FIRST:] if act.kind != "correction"]
         if len(later) >= LATER:
-            others = (total - mine) / (len(people) - 1 + LEAST)
-            worth.append(_worth(first, later, [around(prior, share * others) for share in SHARES], breathe))
+            begun = [around(prior, common.mean(without=row)) for common in found]
+            worth.append(_worth(first, later, begun, breathe))
     if len(worth) < LEAST:
         return None
     gains = np.stack(worth)
     sure = gains.mean(0) - SURE * gains.std(0, ddof=1) / np.sqrt(len(gains))
     best = int(np.argmax(sure))
-    if sure[best] <= 0:
-        return None
-    return Common(SHARES[best] * total / (len(people) + LEAST), len(people), float(gains[:, best].mean()))
+    return replace(found[best], gain=float(gains[:, best].mean())) if sure[best] > 0 else None
 
 
 def around(prior: Prior, mean: Array) -> Prior:

@@ -210,7 +210,7 @@ class MineView:
             keys=self.mynah.accounts.keys(self.user),
             shares=self.mynah.common.shares(self.user),
             begins=self.mynah.common.begins(self.user),
-            people=found.people if found else 0,
+            people=len(found.user_ids) if found else 0,
             likes=listed(likes) if likes else "",
             least=LEAST,
             **given,

@@ -9,10 +9,14 @@ _STATEMENTS = (
     """
     create table common (
         only integer primary key check (only = 1), version text not null, population text not null,
-        mean blob not null, gain real not null, made_at text not null
+        share real not null, gain real not null, made_at text not null
     )
     """,
-    "create table common_people (user_id text primary key references users(id) on delete cascade)",
+    """
+    create table common_people (
+        user_id text primary key references users(id) on delete cascade, part blob not null
+    )
+    """,
     """
     create trigger common_left after delete on common_people begin
         delete from common;

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from feedback.reward_head import Array
+from feedback.common import Common
 from feedback.store.database import Database
 from feedback.types import now
 
@@ -21,14 +21,12 @@ Stamp = tuple[tuple[str, int, int], ...]  # of each person: id, live acts, numbe
 
 @dataclass(frozen=True)
 class KeptCommon:
-    """version: of these numbers; population: that of the features; mean: (D,); people: how many it is made of; gain:
-    see feedback/common.py."""
+    """version: of these numbers; population: that of the features; user_ids: whose acts it is made of, row by row."""
 
     version: str
     population: str
-    mean: Array
-    people: int
-    gain: float
+    found: Common
+    user_ids: tuple[str, ...]
     made_at: str
 
 
@@ -45,11 +43,15 @@ class Commons:
 
     def kept(self) -> KeptCommon | None:
         """What people have in common; None where nothing is known."""
-        row = self._db.row("select *, (select count(*) from common_people) as people from common")
+        with self._db.transaction():
+            row = self._db.row("select * from common")
+            people = self._db.rows("select * from common_people order by rowid")
         if row is None:
             return None
-        mean = np.frombuffer(row["mean"], dtype=np.float64)
-        return KeptCommon(row["version"], row["population"], mean, row["people"], row["gain"], row["made_at"])
+        parts = np.stack([np.frombuffer(each["part"], dtype=np.float64) for each in people])
+        found = Common(parts, row["share"], row["gain"])
+        user_ids = tuple(each["user_id"] for each in people)
+        return KeptCommon(row["version"], row["population"], found, user_ids, row["made_at"])
 
     def stamp(self, user_ids: Sequence[str]) -> Stamp:
         """What differs as soon as one of these people acts, or takes an act back."""
@@ -57,20 +59,19 @@ class Commons:
         rows = [(user_id, self._db.row(sql, [user_id])) for user_id in user_ids]
         return tuple((user_id, row["acts"], row["newest"]) for user_id, row in rows if row is not None)
 
-    def keep(self, population: str, mean: Array, gain: float, made_of: Stamp) -> bool:
+    def keep(self, population: str, found: Common, made_of: Stamp) -> bool:
         """Keep what was found in acts as they were then, in place of what there was; False, and nothing happens, when
-        they are not as they were any more."""
+        they are not as they were any more. made_of: row by row of `found`."""
         user_ids = [user_id for user_id, _, _ in made_of]
         with self._db.transaction() as db:
             if self.stamp(user_ids) != made_of or not self._all_there(user_ids):
                 return False
-            version = hashlib.sha256(mean.tobytes()).hexdigest()[:12]
+            version = hashlib.sha256(found.parts.tobytes() + repr(found.share).encode()).hexdigest()[:12]
             self.forget()
-            db.execute(
-                "insert into common values (1, ?, ?, ?, ?, ?)", [version, population, mean.tobytes(), gain, now()]
-            )
-            for user_id in user_ids:
-                db.execute("insert into common_people values (?)", [user_id])
+            row = [version, population, found.share, found.gain, now()]
+            db.execute("insert into common values (1, ?, ?, ?, ?, ?)", row)
+            for user_id, part in zip(user_ids, found.parts, strict=True):
+                db.execute("insert into common_people values (?, ?)", [user_id, part.tobytes()])
         return True
 
     def leave(self, user_id: str) -> bool:

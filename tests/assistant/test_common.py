@@ -11,7 +11,7 @@ import pytest
 from assistant.common import DAY, HOUR, CommonTaste, StoppedLooking
 from assistant.heads import Heads
 from assistant.profile import profile_of
-from feedback.common import LEAST
+from feedback.common import LEAST, Common
 from feedback.labels import ranking_preference
 from feedback.store import Store
 from feedback.store import commons as rows
@@ -78,7 +78,7 @@ def test_somebody_new_begins_where_the_others_are(world: World) -> None:
     world.share()
     assert world.common.look()
     found, likes = world.common.found(), world.common.likes()
-    assert found is not None and found.people == LEAST and "shorter replies" in likes
+    assert found is not None and len(found.user_ids) == LEAST and "shorter replies" in likes
     head = world.heads.head(new.id)
     features = POPULATION.features([SHORT[0], LONG[0]], np.zeros((2, POPULATION.latents)))
     short, long = head.score(features)[0]
@@ -127,20 +127,23 @@ def test_it_is_gone_for_everybody_when_somebody_shares_no_longer_and_is_found_wi
     world.hours[0] += 1.1
     assert world.common.look()
     found = world.common.found()
-    assert found is not None and found.people == LEAST
+    assert found is not None and len(found.user_ids) == LEAST and first.id not in found.user_ids
+    world.common.share(first, True)
+    world.common.share(first, False)
+    assert world.common.found() is not None, "they were not in it"
 
 
-def test_it_is_looked_for_once_a_day_and_only_if_somebody_has_acted(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_looked_for_once_a_day(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.share()
     assert world.common.look() and not world.common.look()
     click(world.store, world.people[0], 1)
     world.hours[0] += DAY / HOUR + 1
     assert not world.common.look(), "what is kept is not a day old"
     monkeypatch.setattr("assistant.common.seconds_since", lambda at: DAY + 1)
+    before = world.common.found()
     assert world.common.look()
-    assert not world.common.look(), "nobody has acted since"
+    after = world.common.found()
+    assert before is not None and after is not None and before.version != after.version
 
 
 def test_where_nothing_is_common_any_more_nothing_is_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +155,27 @@ def test_where_nothing_is_common_any_more_nothing_is_kept(world: World, monkeypa
     assert world.common.look() and world.common.found() is None
     click(world.store, world.people[0], 2)
     assert not world.common.look(), "not again within the hour"
+    world.hours[0] += 1.1
+    assert world.common.look()
+    world.hours[0] += 1.1
+    assert not world.common.look(), "nobody has acted since"
+
+
+def test_who_shares_begins_with_the_others_and_comes_back_as_they_left(world: World) -> None:
+    world.share()
+    world.common.look()
+    member, new = world.people[0], world.people[-1]
+    (version, mine), (same, theirs) = world.common.prior(member.id), world.common.prior(new.id)
+    kept = world.common.found()
+    assert kept is not None and version == same
+    assert np.array_equal(theirs.mean, POPULATION.prior.mean + kept.found.mean())
+    assert np.array_equal(mine.mean, POPULATION.prior.mean + kept.found.mean(without=kept.user_ids.index(member.id)))
+    assert world.common.prior(member.id)[1] is mine and world.common.prior(new.id)[1] is theirs
+    world.common.share(member, False)
+    assert world.common.prior(new.id) == (POPULATION.version, POPULATION.prior)
+    world.common.share(member, True)
+    world.hours[0] += 1.1
+    assert world.common.look() and world.common.prior(member.id)[0] == version
 
 
 def test_what_changes_while_it_is_looked_for_is_not_lost_and_a_server_that_ends_waits_for_nothing(
@@ -179,7 +203,7 @@ def test_what_changes_while_it_is_looked_for_is_not_lost_and_a_server_that_ends_
 def test_another_prior_of_the_features_makes_it_void(world: World) -> None:
     world.share()
     stamp = world.store.commons.stamp([world.people[0].id])
-    world.store.commons.keep("another", np.zeros(3), 0.1, stamp)
+    world.store.commons.keep("another", Common(np.zeros((1, 3)), 0.5, 0.1), stamp)
     assert world.common.prior(world.people[1].id) == (POPULATION.version, POPULATION.prior)
     assert world.common.found() is None and world.common.look()
     found = world.common.found()

@@ -14,6 +14,7 @@ from playwright.sync_api import Page, expect
 
 from adapters.latents import LATENTS
 from adapters.policy import Policy
+from feedback.common import Common
 from feedback.population import load_population
 from feedback.store import Store
 from feedback.traits import TRAIT_NAMES
@@ -174,10 +175,10 @@ def find_something_in_common(site: Site, name: str) -> None:
     assert somebody is not None
     others = [store.people.add(f"{name}{number}", f"{name.casefold()}{number}", "no password") for number in range(4)]
     population = load_population(LATENTS)
-    mean = np.zeros(len(population.names))
-    mean[TRAIT_NAMES.index("length")] = -0.5
+    parts = np.zeros((5, len(population.names)))
+    parts[:, TRAIT_NAMES.index("length")] = -1.0
     stamp = store.commons.stamp([user.id for user in (somebody, *others)])
-    assert store.commons.keep(population.version, mean, 0.1, stamp)
+    assert store.commons.keep(population.version, Common(parts, 1.0, 0.1), stamp)
     store.database.close()
 
 

@@ -56,15 +56,22 @@ def test_somebody_new_is_known_better_from_few_clicks(found: Common) -> None:
             share.append(float(np.mean(np.sign(gaps @ fit(acts[:3], prior).mean) == np.sign(gaps @ weights))))
         return float(np.mean(share))
 
-    assert right(around(PRIOR, found.mean)) > right(PRIOR) + 0.05
-    assert found.people == 12 and found.gain > 0
+    assert right(around(PRIOR, found.mean())) > right(PRIOR) + 0.05
+    assert found.parts.shape == (12, len(PRIOR.mean)) and found.gain > 0
 
 
 def test_what_is_common_is_named_traits_alone_and_most_of_all_the_shared_ones(found: Common) -> None:
-    assert set(np.argsort(-found.mean)[: len(LIKED)].tolist()) == set(LIKED)
-    assert not found.mean[len(PRIOR.mean) - PRIOR.quiet :].any(), "single words and latents tell subjects"
-    head = fit([], around(PRIOR, found.mean))
-    assert np.array_equal(head.mean, PRIOR.mean + found.mean) and head.labels == 0
+    mean = found.mean()
+    assert set(np.argsort(-mean)[: len(LIKED)].tolist()) == set(LIKED)
+    assert not mean[len(PRIOR.mean) - PRIOR.quiet :].any(), "single words and latents tell subjects"
+    head = fit([], around(PRIOR, mean))
+    assert np.array_equal(head.mean, PRIOR.mean + mean) and head.labels == 0
+
+
+def test_nobody_begins_with_their_own_acts() -> None:
+    common = Common(np.array([[6.0, 0.0], [0.0, 12.0]]), 0.5, 0.1)
+    assert common.mean().tolist() == [0.5 * 6 / (2 + LEAST), 0.5 * 12 / (2 + LEAST)]
+    assert common.mean(without=0).tolist() == [0.0, 0.5 * 12 / (1 + LEAST)]
 
 
 def test_people_without_anything_in_common_share_nothing() -> None:
@@ -79,7 +86,7 @@ def test_too_few_people_or_too_few_acts_tell_nothing() -> None:
 
 def test_the_same_acts_give_the_same_bits(found: Common) -> None:
     again = in_common(crowd(12, 0.8), PRIOR)
-    assert again is not None and again.mean.tobytes() == found.mean.tobytes()
+    assert again is not None and again.parts.tobytes() == found.parts.tobytes() and again.share == found.share
 
 
 def test_it_can_be_ended_between_two_heads() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from feedback.common import Common
 from feedback.errors import Conflict, NotFound
 from feedback.labels import thumb_preference
 from feedback.reward_head import fit
@@ -219,7 +220,7 @@ def test_removal_leaves_no_row_and_no_text_behind(tmp_path: Path) -> None:
         store.chats.add_replies([other])
         store.trials.add_duel(user.id, Duel(1, reply.id, other.id, now()))
     both = store.commons.stamp([ada.id, bob.id])
-    assert store.commons.keep("p", np.full(4, 7.25), 0.1, both)
+    assert store.commons.keep("p", Common(np.full((2, 4), 7.25), 0.5, 0.1), both)
     tables = [row["name"] for row in store.database.rows("select name from sqlite_master where type = 'table'")]
 
     def rows_of(user: User) -> dict[str, int]:

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from feedback.common import Common
 from feedback.reward_head import fit
 from feedback.store import Store
 from feedback.types import User
 from tests.feedback.helpers import BASE, POPULATION, add_person, thumb
 
-MEAN = np.array([0.5, -0.25, 0.0])
+PARTS = np.array([[0.5, -0.25, 0.0], [0.25, 0.0, 1.0], [0.0, 0.0, 2.0]])
 
 
 @pytest.fixture
@@ -23,19 +24,21 @@ def people(store: Store) -> list[User]:
     return made
 
 
-def keep(store: Store, people: list[User], mean: np.ndarray = MEAN) -> bool:
-    return store.commons.keep("p", mean, 0.125, store.commons.stamp([user.id for user in people]))
+def keep(store: Store, people: list[User], share: float = 0.5) -> bool:
+    found = Common(PARTS[: len(people)], share, 0.125)
+    return store.commons.keep("p", found, store.commons.stamp([user.id for user in people]))
 
 
 def test_what_was_kept_is_there(store: Store, people: list[User]) -> None:
     assert store.commons.kept() is None and store.commons.version() is None
     assert keep(store, people[:2])
     kept = store.commons.kept()
-    assert kept is not None and np.array_equal(kept.mean, MEAN)
-    assert (kept.population, kept.people, kept.gain, kept.version) == ("p", 2, 0.125, store.commons.version())
-    assert keep(store, people, 2 * MEAN), "in place of what there was"
+    assert kept is not None and np.array_equal(kept.found.parts, PARTS[:2])
+    assert (kept.population, kept.found.share, kept.found.gain) == ("p", 0.5, 0.125)
+    assert kept.version == store.commons.version() and kept.user_ids == (people[0].id, people[1].id)
+    assert keep(store, people[:2], 1.0), "in place of what there was"
     again = store.commons.kept()
-    assert again is not None and again.people == 3 and again.version != kept.version
+    assert again is not None and again.found.share == 1.0 and again.version != kept.version
 
 
 def test_it_goes_with_the_first_who_leaves_or_is_deleted_and_so_do_heads_that_began_there(
@@ -68,7 +71,8 @@ def test_nothing_is_kept_of_acts_that_have_changed_meanwhile(store: Store, peopl
         lambda: store.people.remove(people[2].id),
     ):
         change()
-        assert not store.commons.keep("p", MEAN, 0.1, stamp) and store.commons.kept() is None
+        found = Common(PARTS[: len(stamp)], 0.5, 0.125)
+        assert not store.commons.keep("p", found, stamp) and store.commons.kept() is None
         there = [user.id for user in people if store.people.find(user.name) is not None]
         stamp = store.commons.stamp(there)
 

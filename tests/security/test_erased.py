@@ -11,6 +11,7 @@ import pytest
 from adapters.base_model import BaseFiles
 from assistant.chat import ChatRequest
 from assistant.mynah import Mynah
+from feedback.common import Common
 from feedback.types import User
 from tests.assistant.serving import PASSWORD, open_mynah, own_models, settings, teach
 
@@ -76,10 +77,10 @@ def numbers_of(mynah: Mynah, user: User) -> dict[str, bytes]:
 
 def find_something_in_common(mynah: Mynah, people: list[User]) -> bytes:
     """As the server does while nobody chats; what lies on the disk of it."""
-    mean = np.random.default_rng(1).normal(size=len(mynah.engine.population.names))
+    parts = np.random.default_rng(1).normal(size=(len(people), len(mynah.engine.population.names)))
     stamp = mynah.store.commons.stamp([user.id for user in people])
-    assert mynah.store.commons.keep(mynah.engine.population.version, mean, 0.1, stamp)
-    return mean[:4].tobytes()
+    assert mynah.store.commons.keep(mynah.engine.population.version, Common(parts, 0.5, 0.1), stamp)
+    return parts[0, :4].tobytes()
 
 
 def found_in(folder: Path, wanted: dict[str, bytes]) -> dict[str, list[str]]:
