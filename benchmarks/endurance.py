@@ -43,6 +43,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import torch
 
 from adapters.files import read_json, write_json
@@ -51,7 +52,7 @@ from assistant.engine import REST_SECONDS
 from benchmarks.report import columns
 from benchmarks.server import ADMIN, Client, Server
 from benchmarks.server_speed import recovery
-from benchmarks.work import RESULTS, commit, machine, tree_memory
+from benchmarks.work import RESULTS, commit, machine
 
 PEOPLE, HOURS, WARM, BUSY, TRAINED = 16, 24, 4, 4, 3  # TRAINED: hours from one update to the next
 OFTEN = 0.25  # of the hours in which somebody signs in
@@ -179,7 +180,7 @@ def measure(people: int, hours: int, warm: int) -> dict[str, Any]:
                 assert state == "promoted", state
                 done["updates"] += 1
             time.sleep(2 * REST_SECONDS)  # at the end of an hour everybody rests
-            memory.append(tree_memory(server.pid) / 2**20)
+            memory.append(resident(server.pid) / 2**20)
             print(f"hour {hour + 1 - warm:3}: {memory[-1]:.1f} MB", flush=True)
         for client in (admin, *(person.client for person in everybody)):
             client.close()
@@ -192,6 +193,13 @@ def measure(people: int, hours: int, warm: int) -> dict[str, Any]:
         "memory_mb": memory,
         "growth": growth(memory, warm),
     }
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process and those below it hold, pages that others map too counted whole: by shares, a
+    server would seem to grow when another program that uses the same libraries ends."""
+    root = psutil.Process(pid)
+    return int(sum(process.memory_info().rss for process in (root, *root.children(recursive=True))))
 
 
 def deaths(count: int) -> dict[str, list[float]]:
