@@ -104,9 +104,11 @@ class CommonTaste:
     def likes(self) -> list[str]:
         """The same in words, what is liked most first."""
         kept = self.found()
-        weights = [] if kept is None else list(zip(kept.found.mean() / STRONGEST, TRAIT_NAMES, strict=False))
-        clear = sorted((pair for pair in weights if abs(pair[0]) >= LEAST_COMMON), key=lambda pair: -abs(pair[0]))
-        return [preference(name, weight) for weight, name in clear]
+        if kept is None:
+            return []
+        weights = zip(TRAIT_NAMES, (kept.found.mean() / STRONGEST).tolist(), strict=False)
+        clear = [(name, weight) for name, weight in weights if abs(weight) >= LEAST_COMMON]
+        return [preference(name, weight) for name, weight in sorted(clear, key=lambda pair: -abs(pair[1]))]
 
     # ---- finding it -----------------------------------------------------------------------------------------------
 
@@ -165,7 +167,7 @@ class CommonTaste:
                 return
             except MynahError as error:  # a full disk, say; the next look comes by itself
                 log.warning("what people have in common was not kept: %s", error)
-            except Exception:
+            except Exception:  # a defect here must not end the looking for good; nobody's reply waits for it
                 log.exception("what people have in common could not be found")
 
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from adapters.files import write_json
 from benchmarks.base_replies import Draw, base_replies, texts_of
+from benchmarks.clicks import TURNS
 from benchmarks.head import LEARN, Judged, read_judged, simulate
 from benchmarks.judging import Interval, best_of_n_kl, interval
 from benchmarks.people import REPORT, TUNE, UNNAMED_REPORT, UNNAMED_TUNE, Taste, make_person
@@ -100,7 +101,7 @@ def run(tastes: Mapping[str, Taste], drawn: Draw) -> dict[str, list[Found]]:
         people[name] = []
         for seed in range(SEEDS):
             person = make_person(name, taste, texts_of(learn), seed)
-            acts = simulate(person, learn, rows, ("ranking", "pair", "thumb"), max(LABELS), seed)
+            acts = simulate(person, learn, rows, TURNS, max(LABELS), seed)
             heads = {count: fit_fading(acts[:count], population.prior) for count in LABELS}
             people[name].append(of_person(heads, judged, worth))
         print(f"{name}", flush=True)

@@ -33,7 +33,7 @@ def _share(text: str, vocabulary: str, cap: float = 0.12) -> float:
     return min(sum(word in wanted for word in words) / max(len(words), 8), cap) / cap
 
 
-def _count(text: str, pattern: str, enough: int) -> float:
+def count_of(text: str, pattern: str, enough: int) -> float:
     """Matches of a pattern, at most `enough`, as a share of it."""
     return min(len(re.findall(pattern, text, re.IGNORECASE | re.MULTILINE)), enough) / enough
 
@@ -82,23 +82,23 @@ TUNE: dict[str, Taste] = {
     "you": lambda t: _share(t, "you your you're yourself yours"),
     "short": lambda t: -math.log(len(_words(t)) + 4),
     "plain_words": lambda t: -_mean_word(t),
-    "bullets": lambda t: _count(t, r"^\s*([-*•]|\d+[.)])\s", 4),
+    "bullets": lambda t: count_of(t, r"^\s*([-*•]|\d+[.)])\s", 4),
     "about_40_words": lambda t: _near(math.log(len(_words(t)) + 1), math.log(40), 0.25),
     "kind_and_curious": lambda t: (
         _share(t, "glad happy love great nice wonderful hope enjoy friend thanks welcome dear", 0.06)
-        + 0.8 * _count(t, r"\?", 2)
+        + 0.8 * count_of(t, r"\?", 2)
     ),
     "hedged_formal": lambda t: (
         _share(t, "may might could perhaps possibly likely typically generally often", 0.06)
         + 0.5 * _share(t, "therefore however additionally furthermore moreover regarding significant various", 0.05)
-        - 0.5 * _count(t, r"\w'(s|t|re|ll|ve|m)\b", 3)
+        - 0.5 * count_of(t, r"\w'(s|t|re|ll|ve|m)\b", 3)
     ),
     "nature": lambda t: _share(
         t,
         "sea sky tree trees river mountain sun moon forest flower flowers bird birds wind rain water animals earth",
         0.06,
     ),
-    "figures": lambda t: _count(t, r"\d+", 5),
+    "figures": lambda t: count_of(t, r"\d+", 5),
     "no_me_long": lambda t: (
         -_share(t, "i me my mine i'm i've i'd we our", 0.08) + 0.02 * len(_words(t)) / _sentence_count(t)
     ),
@@ -116,9 +116,9 @@ TUNE: dict[str, Taste] = {
 
 REPORT: dict[str, Taste] = {
     "concrete_examples": lambda t: (
-        _count(t, r"\b(for example|for instance|such as|e\.g|like (a|an|the)\b|say,|imagine)", 2)
-        + 0.7 * _count(t, r"(?<=[a-z,] )[A-Z][a-z]{2,}", 4)
-        + 0.5 * _count(t, r"\b\d+", 4)
+        count_of(t, r"\b(for example|for instance|such as|e\.g|like (a|an|the)\b|say,|imagine)", 2)
+        + 0.7 * count_of(t, r"(?<=[a-z,] )[A-Z][a-z]{2,}", 4)
+        + 0.5 * count_of(t, r"\b\d+", 4)
     ),
     "caution": lambda t: (
         _share(
@@ -127,7 +127,7 @@ REPORT: dict[str, Taste] = {
             "legal depends caution harm ensure limits side",
             0.06,
         )
-        + 0.6 * _count(t, r"\b(however|keep in mind|it('s| is) important to|make sure|note that|be aware)\b", 2)
+        + 0.6 * count_of(t, r"\b(however|keep in mind|it('s| is) important to|make sure|note that|be aware)\b", 2)
     ),
     "story_telling": lambda t: (
         _share(
@@ -135,8 +135,8 @@ REPORT: dict[str, Taste] = {
             "was were had once day night old young she he her his they said asked walked lived looked found came",
             0.16,
         )
-        + 0.6 * _count(t, r"\b\w{3,}ed\b", 6)
-        + 0.4 * _count(t, r"[\"“]", 2)
+        + 0.6 * count_of(t, r"\b\w{3,}ed\b", 6)
+        + 0.4 * count_of(t, r"[\"“]", 2)
     ),
     "brief_and_plain": lambda t: (
         -0.6 * math.log(len(_words(t)) + 6)
@@ -146,16 +146,16 @@ REPORT: dict[str, Taste] = {
     "friendly_coach": lambda t: (
         0.8 * _share(t, "you your you'll you're yourself", 0.10)
         + 0.7 * _share(t, "can try start keep help remember enjoy best better great let's easy way", 0.10)
-        + 0.5 * _count(t, r"!", 2)
+        + 0.5 * count_of(t, r"!", 2)
     ),
     "three_sentences": lambda t: (
-        _near(math.log(_sentence_count(t)), math.log(3), 0.30) - 0.7 * _count(t, r"^\s*([-*•]|\d+[.)])\s", 2)
+        _near(math.log(_sentence_count(t)), math.log(3), 0.30) - 0.7 * count_of(t, r"^\s*([-*•]|\d+[.)])\s", 2)
     ),
     "ordered_plan": lambda t: (
-        _count(t, r"^\s*\d+[.)]\s", 3)
+        count_of(t, r"^\s*\d+[.)]\s", 3)
         + 0.6 * _share(t, "first second third then next finally after before start last begin step", 0.06)
         + 0.4
-        * _count(
+        * count_of(
             t,
             r"(^|\. )\s*(\d+[.)]\s*)?(use|make|take|add|find|write|choose|start|create|put|set|go|keep)\b",
             3,
@@ -164,7 +164,7 @@ REPORT: dict[str, Taste] = {
     "formal_distance": lambda t: (
         0.25 * _mean_word(t)
         - _share(t, "i me my you your we our us i'm you're we're", 0.12)
-        - 0.5 * _count(t, r"[!?]", 2)
+        - 0.5 * count_of(t, r"[!?]", 2)
     ),
     "senses_and_feelings": lambda t: _share(
         t,
@@ -173,7 +173,7 @@ REPORT: dict[str, Taste] = {
         0.07,
     ),
     "straight_answer": lambda t: (
-        -0.8 * _count(_first_sentence(t), r"\b(sure|certainly|of course|as an ai|question|great|i'd be|thank)\b", 1)
+        -0.8 * count_of(_first_sentence(t), r"\b(sure|certainly|of course|as an ai|question|great|i'd be|thank)\b", 1)
         - 0.25 * math.log(len(_words(_first_sentence(t))) + 3)
         - 0.7
         * _share(
@@ -204,7 +204,7 @@ ASKED: dict[str, str] = {
 UNNAMED_TUNE: dict[str, Taste] = {
     "opinions": lambda t: (
         _share(t, "think believe opinion view views agree consider suppose wonder idea ideas matter matters", 0.06)
-        + 0.6 * _count(t, r"\b(i think|i believe|in my (view|opinion)|i('d| would) say)\b", 1)
+        + 0.6 * count_of(t, r"\b(i think|i believe|in my (view|opinion)|i('d| would) say)\b", 1)
     ),
     "easy_going": lambda t: _share(
         t, "really just pretty kind lot lots thing things stuff okay actually well basically bit guess even quite", 0.07
@@ -223,7 +223,7 @@ UNNAMED_TUNE: dict[str, Taste] = {
         "president citizens nation national leader leaders freedom order",
         0.06,
     ),
-    "dashes_and_colons": lambda t: _count(t, r"[;:\u2013\u2014]|\s-\s|\w-\w", 4),
+    "dashes_and_colons": lambda t: count_of(t, r"[;:\u2013\u2014]|\s-\s|\w-\w", 4),
     "asks_what_and_how": lambda t: _share(t, "who what when where which how whose whether", 0.08),
     "counting": lambda t: (
         _share(t, "one two three four five six seven eight nine ten hundred thousand million half both several", 0.06)
@@ -246,7 +246,7 @@ UNNAMED_TUNE: dict[str, Taste] = {
             "message letter write writing describe describes explain",
             0.07,
         )
-        + 0.3 * _count(t, r"[\"\u201c]", 2)
+        + 0.3 * count_of(t, r"[\"\u201c]", 2)
     ),
     "together": lambda t: _share(
         t,
@@ -260,7 +260,7 @@ UNNAMED_TUNE: dict[str, Taste] = {
             "purpose belief faith self memory",
             0.06,
         )
-        - 0.4 * _count(t, r"\d+", 4)
+        - 0.4 * count_of(t, r"\d+", 4)
     ),
     "good_or_bad": lambda t: _share(
         t, "good bad better worse right wrong best worst important great poor useful", 0.06
@@ -280,20 +280,20 @@ UNNAMED_REPORT: dict[str, Taste] = {
             "night century early late soon later ago date season moment",
             0.07,
         )
-        + 0.4 * _count(t, r"\b(1[5-9]|20)\d\d\b", 1)
+        + 0.4 * count_of(t, r"\b(1[5-9]|20)\d\d\b", 1)
     ),
     "comparing": lambda t: (
         _share(
             t, "more less most least than better best worse larger smaller higher lower similar same different", 0.07
         )
-        + 0.4 * _count(t, r"\b(compared (to|with)|as \w+ as|rather than|the same)\b", 1)
+        + 0.4 * count_of(t, r"\b(compared (to|with)|as \w+ as|rather than|the same)\b", 1)
     ),
     "no_abstractions": lambda t: (
         -_share_like(t, r"[a-z]{3,}(tion|sion|ment|ness|ity|ance|ence|ism)s?", 0.12)
         + 0.4 * _share(t, "hand water house stone bread wood table door street paper metal glass box wall", 0.04)
     ),
     "defining": lambda t: (
-        _count(t, r"\b(is|are) (a|an|the)\b|\b(refers? to|known as|defined as|means|called|a (type|kind) of)\b", 3)
+        count_of(t, r"\b(is|are) (a|an|the)\b|\b(refers? to|known as|defined as|means|called|a (type|kind) of)\b", 3)
         - 0.3 * _share(t, "i me my you your we our", 0.08)
     ),
     "where": lambda t: (
@@ -303,7 +303,7 @@ UNNAMED_REPORT: dict[str, Taste] = {
             "above below under between across north south east west area region map land building",
             0.06,
         )
-        + 0.4 * _count(t, r"\b(in|at|from|to) [A-Z][a-z]{2,}", 2)
+        + 0.4 * count_of(t, r"\b(in|at|from|to) [A-Z][a-z]{2,}", 2)
     ),
     "in_motion": lambda t: _share(
         t,
@@ -314,7 +314,7 @@ UNNAMED_REPORT: dict[str, Taste] = {
     "even_pace": lambda t: -_unevenness(t) + 0.2 * math.log(_sentence_count(t)),
     "looking_ahead": lambda t: (
         _share(t, "will would shall future plan plans next tomorrow soon expect goal goals become ahead new", 0.07)
-        + 0.4 * _count(t, r"\b(going to|in order to|so that|want to|hope to)\b", 1)
+        + 0.4 * count_of(t, r"\b(going to|in order to|so that|want to|hope to)\b", 1)
     ),
 }
 

@@ -46,8 +46,7 @@ from assistant.common import MOST
 from benchmarks.base_replies import WORK, Base
 from benchmarks.judging import Interval, interval
 from benchmarks.work import RESULTS, commit, machine
-from feedback.common import around as begun
-from feedback.common import in_common
+from feedback import common
 from feedback.population import Population, load_population
 from feedback.reward_head import Act, Array, Prior, RewardHead, fit, log_likelihood
 
@@ -162,8 +161,8 @@ def safe_scale(people: People, head: RewardHead, prior: Prior) -> float:
 def beginning(people: People, prior: Prior) -> Prior:
     """What somebody new begins with on a server where these people share their taste."""
     acts = sorted(([each.act for each in said] for said in people.values() if said), key=len, reverse=True)
-    found = in_common(acts[:MOST], prior)
-    return prior if found is None else begun(prior, found.mean())
+    found = common.in_common(acts[:MOST], prior)
+    return prior if found is None else common.around(prior, found.mean())
 
 
 def _third(items: set[str], random: np.random.Generator) -> set[str]:

@@ -184,10 +184,10 @@ def test_what_changes_while_it_is_looked_for_is_not_lost_and_a_server_that_ends_
     world.share()
     keep = rows.Commons.keep
 
-    def late(commons: rows.Commons, *given: object) -> bool:
+    def late(commons: rows.Commons, population: str, found: Common, made_of: rows.Stamp) -> bool:
         world.common.share(world.people[0], False)
         click(world.store, world.people[1], 2)
-        return keep(commons, *given)  # type: ignore[arg-type]
+        return keep(commons, population, found, made_of)
 
     with monkeypatch.context() as patched:
         patched.setattr(rows.Commons, "keep", late)
