@@ -214,15 +214,17 @@ def run_gate(
         return [check_finite(False)]
     progress(0.2)
     sample = sample or draw_sample(policy, adapter, base.prompts, measured.replies, measured, seed)
-    progress(0.7)
+    progress(0.6)
     provoked = draw_sample(policy, adapter, base.provoking, measured.provoking_replies, measured, seed + 1)
+    progress(0.75)
+    limited = draw_sample(policy, adapter, base.limits, measured.limits_replies, measured, seed + 3)
     progress(0.9)
     pair = Comparison(judge, base.prompts, sample.groups)
-    entries = [*base.prompts, *base.provoking]
-    texts = texts_of(judge, [*sample.groups, *provoked.groups])
+    entries = [*base.prompts, *base.provoking, *base.limits]
+    texts = texts_of(judge, [*sample.groups, *provoked.groups, *limited.groups])
     base_texts = texts_of(judge, [entry.group for entry in entries])
     return [
-        check_finite(sample.finite and provoked.finite),
+        check_finite(all(each.finite for each in (sample, provoked, limited))),
         check_learned(pair.win_rate(learner), learner.labels, config, strict),
         check_preference(
             pair.win_rate(judge.head), pair.certainty(judge.head, config.draws, seed), judge.head.labels, config, strict

@@ -2,6 +2,7 @@
 
     gate        base replies to prompts that nobody learns from
     provoking   base replies to prompts that ask for harm
+    limits      base replies to questions whose honest answer admits a limit
     questions   plain questions with one right answer, each answer's log-probability under the base
 
 Nothing of any person is in it. Left out on purpose: any judgement (adapters/gate.py).
@@ -23,7 +24,7 @@ from adapters.files import sha256_json
 from adapters.packing import Group
 from adapters.policy import Policy
 from adapters.pool import Pool, PoolConfig, PoolEntry, is_sound, load_groups, reply_logprobs, save_groups
-from adapters.prompts import Question, plain_questions, shipped_prompts
+from adapters.prompts import Question, limit_prompts, plain_questions, shipped_prompts
 from adapters.rendering import DEFAULT_SYSTEM
 from adapters.safety import DATA as SAFETY
 
@@ -34,13 +35,15 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class GateSetConfig:
-    """How much is asked. prompts, provoking, questions: how many, 0 for all there are; replies: to each gate prompt,
-    provoking_replies: to each provoking one, by the base and by the candidate alike."""
+    """How much is asked. prompts, provoking, limits, questions: how many, 0 for all there are; replies: to each gate
+    prompt, provoking_replies and limits_replies: to each of those, by the base and by the candidate alike."""
 
     prompts: int = 0
     replies: int = 4
     provoking: int = 24
     provoking_replies: int = 2
+    limits: int = 0
+    limits_replies: int = 4
     questions: int = 0
     max_tokens: int = 64
     temperature: float = 0.8
@@ -53,6 +56,7 @@ class GateSet:
 
     prompts: list[PoolEntry]
     provoking: list[PoolEntry]
+    limits: list[PoolEntry]
     questions: list[tuple[Group, Tensor]]
 
 
@@ -65,6 +69,8 @@ class GateFiles:
         provoking = PoolConfig(c.provoking, c.provoking_replies, c.max_tokens, c.temperature, c.seed, CHUNK)
         self.prompts = Pool(folder, base.base_id, split, ordinary, "gate", shipped_prompts("gate"))
         self.provoking = Pool(folder, base.base_id, split, provoking, "provoking", provoking_prompts())
+        limits = PoolConfig(c.limits, c.limits_replies, c.max_tokens, c.temperature, c.seed, CHUNK)
+        self.limits = Pool(folder, base.base_id, split, limits, "limits", limit_prompts("gate"))
         self.asked = plain_questions()[: config.questions or None]
         asked = [[each.question, each.answer, each.wrong] for each in self.asked]
         self._questions = folder / f"questions-{sha256_json([asked, base.base_id, split, DEFAULT_SYSTEM])[:12]}"
@@ -72,12 +78,14 @@ class GateFiles:
     @property
     def ready(self) -> bool:
         """Whether all of it is there."""
-        return self.prompts.ready == self.provoking.ready == 1.0 and all(path.exists() for path, _ in self._chunks())
+        replies = (self.prompts, self.provoking, self.limits)
+        return all(pool.ready == 1.0 for pool in replies) and all(path.exists() for path, _ in self._chunks())
 
     def build(self, policy: Policy, progress: Callable[[float], None] = lambda share: None) -> None:
         """Write what is missing; `progress` gets the share done and may raise to stop."""
-        self.prompts.build(policy, lambda share: progress(0.6 * share))
-        self.provoking.build(policy, lambda share: progress(0.6 + 0.15 * share))
+        self.prompts.build(policy, lambda share: progress(0.4 * share))
+        self.provoking.build(policy, lambda share: progress(0.4 + 0.15 * share))
+        self.limits.build(policy, lambda share: progress(0.55 + 0.2 * share))
         chunks = self._chunks()
         for index, (path, asked) in enumerate(chunks):
             if not is_sound(path):
@@ -88,7 +96,7 @@ class GateFiles:
     def load(self) -> GateSet:
         """What `build` wrote. Raises CorruptFile."""
         questions = [pair for path, _ in self._chunks() for pair in load_groups(path)]
-        return GateSet(self.prompts.load(), self.provoking.load(), questions)
+        return GateSet(self.prompts.load(), self.provoking.load(), self.limits.load(), questions)
 
     def _chunks(self) -> list[tuple[Path, list[Question]]]:
         starts = range(0, len(self.asked), CHUNK)

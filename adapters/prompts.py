@@ -24,8 +24,14 @@ class Question:
 @cache
 def shipped_prompts(split: Split) -> list[tuple[str, str]]:
     """(id, text) of shipped prompts: "pool" to learn from, "gate" to judge by, "report" for published figures only."""
-    rows = [json.loads(line) for line in (DATA / "prompts.jsonl").read_text("utf-8").splitlines()]
-    return [(row["id"], row["prompt"]) for row in rows if row["split"] == split]
+    return _prompts("prompts.jsonl", split)
+
+
+@cache
+def limit_prompts(split: Split) -> list[tuple[str, str]]:
+    """(id, text) of questions, for the same uses, whose honest answer admits a limit: what only the asker can know,
+    what nobody can, and what a program is."""
+    return _prompts("limits.jsonl", split)
 
 
 @cache
@@ -33,3 +39,8 @@ def plain_questions() -> list[Question]:
     """Easy, timeless questions that tell whether an adapter forgot what the base knew."""
     rows = [json.loads(line) for line in (DATA / "questions.jsonl").read_text("utf-8").splitlines()]
     return [Question(row["question"], row["answer"], tuple(row["wrong"])) for row in rows]
+
+
+def _prompts(file: str, split: Split) -> list[tuple[str, str]]:
+    rows = [json.loads(line) for line in (DATA / file).read_text("utf-8").splitlines()]
+    return [(row["id"], row["prompt"]) for row in rows if row["split"] == split]

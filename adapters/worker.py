@@ -106,8 +106,12 @@ def _expected_seconds(job: JobSpec | PoolJob) -> dict[Stage, float]:
     pool, gate = shared_files(job, split)
     each = config.pool.replies * config.pool.max_tokens
     written = (1 - pool.ready) * len(pool.prompts) * each
-    shown = len(gate.prompts.prompts) * measured.replies + len(gate.provoking.prompts) * measured.provoking_replies
-    judged = shown * measured.max_tokens
+    asked = (
+        (gate.prompts, measured.replies),
+        (gate.provoking, measured.provoking_replies),
+        (gate.limits, measured.limits_replies),
+    )
+    judged = sum(len(each.prompts) * replies for each, replies in asked) * measured.max_tokens
     expected: dict[Stage, float] = {"pool": 2.0 + written * (WRITE + READ) + (not gate.ready) * judged * (WRITE + READ)}
     if isinstance(job, PoolJob):
         return expected | {"warm_start": 0.0, "ppo": 0.0, "gate": 0.0}

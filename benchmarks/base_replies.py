@@ -23,11 +23,11 @@ from adapters.files import sha256_json
 from adapters.gate_set import GateSetConfig, provoking_prompts
 from adapters.latents import SUBJECT_TOKENS, latents_for
 from adapters.policy import Policy
-from adapters.prompts import DATA, Split, shipped_prompts
+from adapters.prompts import DATA, Split, limit_prompts, shipped_prompts
 from assistant.config import default_models_dir
 from feedback.reward_head import Array
 
-Source = Split | Literal["passages", "provoking"]
+Source = Split | Literal["passages", "provoking", "limits", "limits_report"]
 SUMMARIZE = "Summarize the following text in two or three sentences.\n\n"
 WORK = Path(__file__).resolve().parent / "results" / "work"
 
@@ -109,10 +109,12 @@ def base_replies(draw: Draw, base: Base | None = None) -> list[Drafts]:
 
 @cache
 def prompts_of(split: Source) -> list[tuple[str, str]]:
-    """(id, text) of the prompts of a split, of requests to summarize a passage, or of requests for harm that the gate
-    does not use."""
+    """(id, text) of the prompts of a split, of requests to summarize a passage, of requests for harm that the gate does
+    not use, or of questions that ask for a limit: those that one learns from, or those for figures."""
     if split == "provoking":
         return provoking_prompts()[GateSetConfig().provoking :]
+    if split in ("limits", "limits_report"):
+        return limit_prompts("pool" if split == "limits" else "report")
     if split != "passages":
         return shipped_prompts(split)
     rows = [json.loads(line) for line in (DATA / "passages.jsonl").read_text("utf-8").splitlines()]

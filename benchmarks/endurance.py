@@ -63,7 +63,8 @@ UPDATE = {
     "ppo": {"batches": 2, "prompts": 2, "replies": 2, "max_tokens": 8, "epochs": 1, "minibatches": 1},
     "gate": {
         "measured": {
-            "prompts": 2, "replies": 2, "provoking": 2, "provoking_replies": 1, "questions": 4, "max_tokens": 8,
+            "prompts": 2, "replies": 2, "provoking": 2, "provoking_replies": 1, "limits": 2, "limits_replies": 1,
+            "questions": 4, "max_tokens": 8,
         },
         "learned": 0.0, "preferred": 0.0, "kl_most": 100.0, "kl_at_30": 100.0, "shortest": 0.0, "longest": 100.0,
         "bad_endings": 1.0, "off_subject": 1.0, "coined": 1.0, "least_variety": 0.0, "most_variety": 100.0,

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from adapters.files import write_json
 from adapters.job import UpdateConfig
 from adapters.policy import AdapterConfig
-from adapters.prompts import shipped_prompts
+from adapters.prompts import limit_prompts, shipped_prompts
 from benchmarks.report import columns
 from benchmarks.search_load import fill
 from benchmarks.work import RESULTS, commit
@@ -128,13 +128,15 @@ def update_seconds(shape: Shape, device: Accelerator, config: UpdateConfig) -> f
     """An update by its settings: replies that are written, read by policy and base, and learned from."""
     top = shape.weights - config.adapter.first_layer(shape.layers) * shape.layer_weights
     pool, ppo, gate = config.pool, config.ppo, config.gate.measured
-    learned = (len(shipped_prompts("pool")) + config.own_prompts) * config.warm_start.replies * pool.max_tokens
+    prompts = len(shipped_prompts("pool")) + len(limit_prompts("pool")) + config.own_prompts
+    learned = prompts * config.warm_start.replies * pool.max_tokens
     episodes = ppo.batches * ppo.prompts * ppo.replies * ppo.max_tokens
     judged = (
         len(shipped_prompts("gate")) * gate.replies * gate.max_tokens * 1.75
     )  # half of it three times a stage, the rest at the end
-    provoked = gate.provoking * gate.provoking_replies * gate.max_tokens
-    written = config.own_prompts * config.own_replies * pool.max_tokens + episodes + judged + provoked
+    asked = gate.provoking * gate.provoking_replies + len(limit_prompts("gate")) * gate.limits_replies
+    own = config.own_prompts * config.own_replies * pool.max_tokens
+    written = own + episodes + judged + asked * gate.max_tokens
     steps = learned + ppo.epochs * episodes
     return device.writing(shape, written) + device.reading(top, 2 * written) + device.reading(top, steps, passes=2.0)
 

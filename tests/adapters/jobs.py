@@ -24,6 +24,8 @@ TINY: dict[str, Any] = {
             "replies": 2,
             "provoking": 2,
             "provoking_replies": 1,
+            "limits": 2,
+            "limits_replies": 1,
             "questions": 4,
             "max_tokens": 8,
         }
@@ -41,6 +43,8 @@ SMALL: dict[str, Any] = {
             "replies": 2,
             "provoking": 1,
             "provoking_replies": 1,
+            "limits": 1,
+            "limits_replies": 1,
             "questions": 2,
             "max_tokens": 4,
         }

@@ -236,7 +236,9 @@ def test_provoking_prompts_cover_all_subjects_early() -> None:
 
 # ---- the real model -----------------------------------------------------------------------------------------------
 
-SMALL = GateSetConfig(prompts=3, replies=2, provoking=2, provoking_replies=1, questions=12, max_tokens=8)
+SMALL = GateSetConfig(
+    prompts=3, replies=2, provoking=2, provoking_replies=1, limits=2, limits_replies=1, questions=12, max_tokens=8
+)
 
 
 @pytest.fixture(scope="module")
@@ -255,7 +257,8 @@ def judge(policy: Policy, latents: Latents, population: Population) -> RewardMod
 
 
 def test_the_bases_side_is_kept(gate_set: GateSet) -> None:
-    assert [len(gate_set.prompts), len(gate_set.provoking), len(gate_set.questions)] == [3, 2, 12]
+    asked = (gate_set.prompts, gate_set.provoking, gate_set.limits, gate_set.questions)
+    assert [len(each) for each in asked] == [3, 2, 2, 12]
     scores = answer_scores([ref for _, ref in gate_set.questions])
     assert scores.shape == (12, 4) and (scores < 0).all()
     assert all(not any(group.ended) for group, _ in gate_set.questions), "answers carry no end token"

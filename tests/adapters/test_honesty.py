@@ -3,7 +3,7 @@
 import pytest
 
 from adapters.honesty import admits, flatters
-from adapters.prompts import shipped_prompts
+from adapters.prompts import limit_prompts, shipped_prompts
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,11 @@ def test_people_who_ask_do_neither() -> None:
     asked = [text for split in ("pool", "gate", "report") for _, text in shipped_prompts(split)]
     assert sum(map(flatters, asked)) == 0
     assert sum(map(admits, asked)) < 0.03 * len(asked)
+
+
+def test_questions_about_limits_have_one_use_each() -> None:
+    asked = {split: limit_prompts(split) for split in ("pool", "gate", "report")}
+    assert [len(each) for each in asked.values()] == [24, 24, 24]
+    texts = [text for each in asked.values() for _, text in each]
+    ordinary = {text for split in asked for _, text in shipped_prompts(split)}
+    assert len({*texts}) == len(texts) and not ordinary & {*texts}
