@@ -82,19 +82,18 @@ class CommonTaste:
 
     # ---- what follows ---------------------------------------------------------------------------------------------
 
-    def prior(self, user_id: str) -> tuple[str, Prior]:
-        """What the person's head begins with, and its version; the same object until it changes."""
+    def prior(self, user_id: str) -> Prior:
+        """What the person's head begins with; the same object until it changes."""
         version = self._store.commons.version()
         if version != self._cached_for:
             kept = self.found()
             self._kept, self._cached, self._cached_for = kept, {}, version if kept is not None else None
         kept = self._kept
         if version is None or kept is None or self._store.people.setting(user_id, _BEGINS) == "off":
-            return self._population.version, self._population.prior
+            return self._population.prior
         row = kept.user_ids.index(user_id) if user_id in kept.user_ids else None
         name = "" if row is None else user_id
-        prior = self._cached.setdefault(name, around(self._population.prior, kept.found.mean(without=row)))
-        return f"{self._population.version}+{kept.version}", prior
+        return self._cached.setdefault(name, around(self._population.prior, kept.found.mean(without=row)))
 
     def found(self) -> KeptCommon | None:
         """What people here have in common; None where nothing is known."""

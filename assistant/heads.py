@@ -2,15 +2,13 @@
 
 A head is fitted to all of a person's live acts, never moved from the last one: so what an act taught goes when it is
 taken back, and a crash between an event and its refit loses nothing. Old acts fade at the rate that foretells new ones
-best (feedback/fading.py), a function of the acts as well. The head kept in the store is a copy for whoever
-reads the database; the first use after a start fits it anew, to the same bits. Where a head begins is up to
-common.py; when that changes, the next use fits anew from there. Left out on purpose: deciding what counts as an act
-(learning.py).
+best (feedback/fading.py), a function of the acts as well. No head is kept on disk: the first use after a start fits it
+anew, to the same bits. Where a head begins is up to common.py; when that changes, the next use fits anew from there.
+Left out on purpose: deciding what counts as an act (learning.py).
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,14 +17,12 @@ from itertools import takewhile
 
 import numpy as np
 
-from feedback.errors import NotSaved
 from feedback.fading import BLOCK, NEVER, Foretold, half_life, weights
 from feedback.labels import act_of
 from feedback.population import Population
 from feedback.reward_head import Act, Array, Prior, RewardHead, fit, pulls
 from feedback.store import Store
 
-log = logging.getLogger("mynah.heads")
 MANY = 100  # new acts from which on reading all of a person's is simpler than asking for each
 
 
@@ -50,11 +46,11 @@ class Heads:
         store: Store,
         base_id: str,
         population: Population,
-        prior: Callable[[str], tuple[str, Prior]] | None = None,
+        prior: Callable[[str], Prior] | None = None,
     ) -> None:
-        """prior: what the head of a person (by id) begins with, and its version; that of the population when None."""
+        """prior: what the head of a person (by id) begins with; that of the population when None."""
         self._store, self._base_id, self._population = store, base_id, population
-        self._prior = prior or (lambda user_id: (population.version, population.prior))
+        self._prior = prior or (lambda user_id: population.prior)
         self._people: dict[str, _Person] = {}
         self._guard = threading.Lock()
 
@@ -67,7 +63,7 @@ class Heads:
     def head(self, user_id: str) -> RewardHead:
         """The person's head; that of the shared prior before the first act."""
         person = self._person(user_id)
-        head, known, (_, prior) = person.head, person.prior, self._prior(user_id)
+        head, known, prior = person.head, person.prior, self._prior(user_id)
         if head is None or known is not prior:
             with person.lock:
                 head = person.head if person.head is not None and person.prior is prior else self.refit(user_id)
@@ -88,7 +84,7 @@ class Heads:
 
     def began_with(self, user_id: str) -> Array:
         """The weights of the person's head before any act, (D,)."""
-        return self._prior(user_id)[1].mean
+        return self._prior(user_id).mean
 
     def fades(self, user_id: str) -> bool:
         """Whether older acts count less: the person's taste seems to have changed."""
@@ -109,7 +105,7 @@ class Heads:
         return train, judge
 
     def refit(self, user_id: str) -> RewardHead:
-        """Fit to what is live now, and keep it. Acts that were there before are not decoded again."""
+        """Fit to what is live now. Acts that were there before are not decoded again."""
         person = self._person(user_id)
         with person.lock:
             live = self._store.acts.live_labels(user_id)
@@ -121,7 +117,7 @@ class Heads:
                 )
                 for preference, base in self._store.acts.preferences(user_id, new if len(new) < MANY else None)
             }
-            version, prior = self._prior(user_id)
+            prior = self._prior(user_id)
             if person.prior is not prior:
                 person.prior, person.foretold = prior, {}
             as_before = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(person.acts, live, strict=False)))
@@ -130,11 +126,6 @@ class Heads:
             acts = [act for act, _ in person.acts.values()]
             person.half_life = half_life(acts, prior, person.foretold)
             person.head = head = fit(acts, prior, self._counted(user_id))
-            try:
-                if person.acts:
-                    self._store.acts.save_head(user_id, self._base_id, version, head)
-            except NotSaved as error:  # the events are on disk; the head is made again from them
-                log.warning("a head was not kept: %s", error)
             return head
 
     def forget(self, user_id: str) -> None:
@@ -144,7 +135,7 @@ class Heads:
 
     def _fitted_with(self, user_id: str) -> Prior:
         """What a person's head, which is there, was fitted with."""
-        return self._person(user_id).prior or self._prior(user_id)[1]
+        return self._person(user_id).prior or self._prior(user_id)
 
     def _counted(self, user_id: str) -> Array:
         """What each of a person's acts counts."""

@@ -121,11 +121,5 @@ def _words(wanted: str, evidence: int, known: bool, leans: bool, by_hand: bool, 
 
 def _evidence(acts: Sequence[Act], traits: int) -> NDArray[np.int_]:
     """How many acts bear on each trait, (traits,): ranked replies differ in it, or a thumbed one stands out."""
-    counts = np.zeros(traits, dtype=int)
-    for act in acts:
-        if act.kind == "correction":
-            continue
-        measured = act.features[:, :traits]
-        spread = np.ptp(measured, axis=0) if act.kind == "ranking" else np.abs(measured).max(0)
-        counts += spread >= BEARS
-    return counts
+    spreads = [act.spread[:traits] for act in acts if act.kind != "correction"]
+    return (np.array(spreads).reshape(-1, traits) >= BEARS).sum(0)

@@ -51,6 +51,11 @@ class Act:
         """What the act says, choice by choice; kept, since the same acts come back at every click."""
         return Choices.of(self)
 
+    @cached_property
+    def spread(self) -> Array:
+        """How far its replies lie apart in each feature, (D,); a thumb's, how far from the middle."""
+        return np.ptp(self.features, axis=0) if self.kind == "ranking" else np.abs(self.features).max(0)
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -175,20 +180,22 @@ class Evidence:
         """
         gradient, curvature = np.zeros(self._quiet_picks.shape[1]), np.zeros(self._quiet_picks.shape[1])
         for each in self._comparisons:
-            replies = each.quiet.shape[1]
             pull, bend = each.slopes(weights)
-            gradient += np.einsum("ak,akq->q", pull[:, :replies], each.quiet)
-            bent = np.matmul(bend[:, :replies, :replies], each.quiet)
+            gradient += np.einsum("ak,akq->q", pull, each.quiet)
+            bent = np.matmul(bend, each.quiet)
             curvature += np.einsum("akq,akq->q", bent, each.quiet)
         return gradient**2 - curvature
 
 
 @dataclass(frozen=True)
 class _Comparisons:
-    """A acts with the same number of items K each, and the C choices made among them, act by act."""
+    """A acts with the same number of items K each, and the C choices made among them, act by act.
 
-    items: Array  # (A, K, W)
-    quiet: Array  # (A, replies, Q) the features that are not among the items'
+    Only differences count, so an item is what its features differ by from those of the act's last one.
+    """
+
+    items: Array  # (A, K - 1, W)
+    quiet: Array  # (A, K - 1, Q) the features that are not among the items'
     act: NDArray[np.intp]  # (C,) whose choice it is
     first: NDArray[np.intp]  # (A,) each act's first choice
     chosen: NDArray[np.intp]  # (C,) which item
@@ -198,25 +205,23 @@ class _Comparisons:
     @classmethod
     def of(cls, acts: Sequence[Act], prior: Prior, sure: int, weights: Array) -> _Comparisons:
         made = [act.choices for act in acts]
-        replies = len(acts[0].features)
-        items = np.zeros((len(acts), made[0].closed.shape[1], sure + 1))
-        items[:, :replies, :-1] = [act.features[:, :sure] for act in acts]
-        items[:, replies:, -1] = 1.0  # the threshold, where there is one
-        quiet = np.array([act.features[:, sure:] for act in acts])
+        features = np.array([act.features for act in acts])
+        if acts[0].kind == "thumb":  # the last item is the threshold, which has a weight of its own
+            thresholds = -1.0
+        else:
+            features, thresholds = features[:, :-1] - features[:, -1:], 0.0
+        items = np.insert(features[:, :, :sure], sure, thresholds, axis=2)
         sizes = np.array([len(each.chosen) for each in made], dtype=np.intp)
         shift = np.concatenate([each.closed for each in made]) - prior.tie * np.concatenate([e.tied for e in made])
         chosen = np.concatenate([each.chosen for each in made])
         whose = np.repeat(np.arange(len(acts)), sizes)
-        return cls(items, quiet, whose, np.cumsum(sizes) - sizes, chosen, shift, weights[whose])
+        first = np.cumsum(sizes) - sizes
+        return cls(items, features[:, :, sure:], whose, first, chosen, shift, weights[whose])
 
     def also(self, heard: NDArray[np.intp]) -> _Comparisons:
         """The same in some of the quiet features as well."""
-        acts, items, width = self.items.shape
-        wider = np.zeros((acts, items, width + len(heard)))
-        wider[:, :, : width - 1] = self.items[:, :, :-1]
-        wider[:, : self.quiet.shape[1], width - 1 : -1] = self.quiet[:, :, heard]
-        wider[:, :, -1] = self.items[:, :, -1]
-        return replace(self, items=wider)
+        parts = (self.items[:, :, :-1], self.quiet[:, :, heard], self.items[:, :, -1:])
+        return replace(self, items=np.concatenate(parts, axis=2))
 
     def at(self, weights: Array) -> Point:
         """The log-likelihood and its derivatives: first in the utilities of each act's items, then in the weights."""
@@ -226,11 +231,12 @@ class _Comparisons:
         return Point(weights, value, gradient, _gram(self.items.reshape(-1, width), bent.reshape(-1, width)))
 
     def slopes(self, weights: Array) -> tuple[Array, Array]:
-        """Gradient (A, K) and negative Hessian (A, K, K) in the utilities of each act's items."""
+        """Gradient (A, K - 1) and negative Hessian (A, K - 1, K - 1) in the utilities of each act's items."""
         return self._chances(weights)[1:]
 
     def _chances(self, weights: Array) -> tuple[float, Array, Array]:
-        logits = np.einsum("akw,w->ak", self.items, weights)[self.act] + self.shift
+        ahead = np.einsum("akw,w->ak", self.items, weights)
+        logits = np.append(ahead, np.zeros((len(ahead), 1)), axis=1)[self.act] + self.shift
         each = np.arange(len(logits))
         logits -= logits[each, self.chosen][:, None]
         top = logits.max(1, keepdims=True)
@@ -240,11 +246,12 @@ class _Comparisons:
         value = -float((self.weight * (top + np.log(total))[:, 0]).sum())
         pull = -chances
         pull[each, self.chosen] += 1.0
+        chances = chances[:, :-1]
         bend = -chances[:, :, None] * chances[:, None, :]
         np.einsum("ckk->ck", bend)[...] += chances
         pull *= self.weight[:, None]
         bend *= self.weight[:, None, None]
-        return value, np.add.reduceat(pull, self.first, axis=0), np.add.reduceat(bend, self.first, axis=0)
+        return value, np.add.reduceat(pull[:, :-1], self.first, axis=0), np.add.reduceat(bend, self.first, axis=0)
 
 
 def _gram(left: Array, right: Array) -> Array:

@@ -38,12 +38,6 @@ class RewardHead:
     threshold: float
     labels: int
 
-    @classmethod
-    def from_bytes(cls, mean: bytes, cov: bytes, threshold: float, labels: int) -> RewardHead:
-        """The head whose arrays were kept as raw float64 bytes."""
-        weights = np.frombuffer(mean, dtype=np.float64)
-        return cls(weights, np.frombuffer(cov, dtype=np.float64).reshape(len(weights), -1), threshold, labels)
-
     def score(self, features: Array) -> tuple[Array, Array]:
         """Mean and sd of the utility of each row, (N, D) → (N,), (N,). Differences are what is known well."""
         variance = np.einsum("nd,nd->n", product(features, self.cov), features)

@@ -10,6 +10,7 @@ from feedback.migrations.m003_administration import administration
 from feedback.migrations.m004_probation import probation
 from feedback.migrations.m005_forgetting import forgetting
 from feedback.migrations.m006_common import common
+from feedback.migrations.m007_no_heads import no_heads
 
 MIGRATIONS = Migrations("mynah")
 MIGRATIONS(name="m001_start")(start)
@@ -18,3 +19,4 @@ MIGRATIONS(name="m003_administration")(administration)
 MIGRATIONS(name="m004_probation")(probation)
 MIGRATIONS(name="m005_forgetting")(forgetting)
 MIGRATIONS(name="m006_common")(common)
+MIGRATIONS(name="m007_no_heads")(no_heads)

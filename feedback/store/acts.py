@@ -1,4 +1,4 @@
-"""Feedback events, the preferences they amount to, and the heads fitted to them."""
+"""Feedback events, and the preferences they amount to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from feedback.errors import Conflict, NotFound
-from feedback.reward_head import RewardHead
 from feedback.store.database import Database, Row
 from feedback.types import Feedback, FeedbackKind, Preference, new_id, now
 
@@ -37,7 +36,7 @@ _request: ContextVar[_Request | None] = ContextVar("request", default=None)
 
 
 class Acts:
-    """Tables feedback, feedback_replies, preferences, heads and idempotency."""
+    """Tables feedback, feedback_replies, preferences and idempotency."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -106,12 +105,11 @@ class Acts:
         return int(row["first_seq"]) if row else None
 
     def retract_all(self, user_id: str) -> int:
-        """Take all acts of a person back, corrections too, with every head made from them; how many acts that were."""
-        with self._db.transaction() as db:
+        """Take all acts of a person back, corrections too; how many acts that were."""
+        with self._db.transaction():
             rows = self._db.rows("select id from feedback where user_id = ? and retracted_at is null", [user_id])
             for row in rows:
                 self._retract(row["id"])
-            db.execute("delete from heads where user_id = ?", [user_id])
             return len(rows)
 
     def event(self, user_id: str, feedback_id: str) -> Feedback:
@@ -192,28 +190,6 @@ class Acts:
                 [user_id, seq],
             )
         )
-
-    # ---- heads ----------------------------------------------------------------------------------------------------
-
-    def save_head(self, user_id: str, base_id: str, population: str, head: RewardHead) -> None:
-        """Keep the newest head of a person for a base."""
-        with self._db.transaction() as db:
-            db.execute(
-                "insert or replace into heads values (?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    user_id, base_id, population, head.mean.tobytes(), head.cov.tobytes(), head.threshold, head.labels,
-                    now(),
-                ],
-            )  # fmt: skip
-
-    def head(self, user_id: str, base_id: str, population: str) -> RewardHead | None:
-        """The kept head, if it was fitted under the same shared prior."""
-        row = self._db.row(
-            "select * from heads where user_id = ? and base_id = ? and population = ?", [user_id, base_id, population]
-        )
-        if row is None:
-            return None
-        return RewardHead.from_bytes(row["mean"], row["cov"], row["threshold"], row["labels"])
 
     # ---- idempotency ----------------------------------------------------------------------------------------------
 

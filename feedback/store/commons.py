@@ -1,7 +1,6 @@
 """What people have in common, as it was found last, and whose acts it is made of.
 
-With the first of those people who goes or leaves, all of it goes, and the copies of heads that began with it, in the
-same transaction: a trigger sees to that.
+With the first of those people who goes or leaves, all of it goes in the same transaction: a trigger sees to that.
 """
 
 from __future__ import annotations

@@ -105,8 +105,7 @@ class People:
         with self._db.transaction() as db:
             self._check_not_last(self.get(user_id), "deleted")
             tables = [
-                "conversations", "replies", "feedback", "preferences", "heads", "updates", "versions", "api_keys",
-                "sessions",
+                "conversations", "replies", "feedback", "preferences", "updates", "versions", "api_keys", "sessions",
             ]  # fmt: skip
             gone = {t: int(self._db.value(f"select count(*) from {t} where user_id = ?", [user_id])) for t in tables}
             gone["messages"] = int(

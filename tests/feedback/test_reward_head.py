@@ -257,14 +257,6 @@ def test_an_acts_pull_is_about_what_goes_when_it_is_taken_back() -> None:
     assert pulls(head, [], PLAIN).shape == (0, WIDTH)
 
 
-def test_kept_bytes_come_back() -> None:
-    head = fit(some_acts(10, 4), SPARSE)
-    assert head.mean.flags.c_contiguous and head.cov.flags.c_contiguous  # whoever writes raw memory relies on it
-    again = RewardHead.from_bytes(head.mean.tobytes(), head.cov.tobytes(), head.threshold, head.labels)
-    assert np.array_equal(again.mean, head.mean) and np.array_equal(again.cov, head.cov)
-    assert (again.threshold, again.labels) == (head.threshold, head.labels)
-
-
 # ---- the last bit -------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,6 @@ import pytest
 from feedback.common import Common
 from feedback.errors import Conflict, NotFound
 from feedback.labels import thumb_preference
-from feedback.reward_head import fit
 from feedback.store import Store
 from feedback.store.acts import HELD_OUT_EVERY
 from feedback.store.trials import begun
@@ -78,16 +77,6 @@ def test_corrections_are_no_labels(store: Store) -> None:
     _, total = store.acts.add(user.id, "correction", {"name": "length", "weight": 0.5}, [], BASE, fields)
     assert total == 0 and store.acts.label_range(user.id) == (1, 1), "an update learns from it all the same"
     assert len(store.acts.preferences(user.id)) == 1
-
-
-def test_heads_are_kept_by_base_and_prior(store: Store) -> None:
-    user = add_person(store)
-    head = fit([], POPULATION.prior)
-    store.acts.save_head(user.id, BASE, "p1", head)
-    kept = store.acts.head(user.id, BASE, "p1")
-    assert kept is not None and np.array_equal(kept.cov, head.cov)
-    assert store.acts.head(user.id, BASE, "p2") is None
-    assert store.acts.head(user.id, "other", "p1") is None
 
 
 # ---- once ---------------------------------------------------------------------------------------------------------
@@ -206,7 +195,6 @@ def test_removal_leaves_no_row_and_no_text_behind(tmp_path: Path) -> None:
         store.chats.add_turn(conversation.id, secret, reply)
         with store.acts.once(user.id, "key", "hash"):
             thumb(store, user)
-        store.acts.save_head(user.id, BASE, "p", fit([], POPULATION.prior))
         store.people.add_session(f"token-{user.name}", user.id, "2999-01-01T00:00:00Z")
         store.people.add_key(user.id, f"hash-{user.name}", "my…")
         store.people.set(user.id, "asks", "off")

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from feedback.common import Common
-from feedback.reward_head import fit
 from feedback.store import Store
 from feedback.types import User
-from tests.feedback.helpers import BASE, POPULATION, add_person, thumb
+from tests.feedback.helpers import add_person, thumb
 
 PARTS = np.array([[0.5, -0.25, 0.0], [0.25, 0.0, 1.0], [0.0, 0.0, 2.0]])
 
@@ -41,19 +40,13 @@ def test_what_was_kept_is_there(store: Store, people: list[User]) -> None:
     assert again is not None and again.found.share == 1.0 and again.version != kept.version
 
 
-def test_it_goes_with_the_first_who_leaves_or_is_deleted_and_so_do_heads_that_began_there(
-    store: Store, people: list[User]
-) -> None:
-    ada, bob, cleo = people
-    head = fit([], POPULATION.prior)
+def test_it_goes_with_the_first_who_leaves_or_is_deleted(store: Store, people: list[User]) -> None:
+    ada, bob, _ = people
     for end in (lambda: store.commons.leave(bob.id), lambda: store.people.remove(bob.id), store.commons.forget):
         here = [user for user in people if store.people.find(user.name) is not None]
         assert keep(store, here[:2])
-        store.acts.save_head(ada.id, BASE, "p+1", head)
-        store.acts.save_head(cleo.id, BASE, "p", head)
         end()
         assert store.commons.kept() is None and not store.commons.leave(ada.id)
-        assert store.acts.head(ada.id, BASE, "p+1") is None and store.acts.head(cleo.id, BASE, "p") is not None
 
 
 def test_somebody_who_is_not_in_it_changes_nothing(store: Store, people: list[User]) -> None:
