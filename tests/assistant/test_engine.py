@@ -164,8 +164,18 @@ def test_a_text_reads_as_it_was_written(engine: Engine) -> None:
     # bf16, and a batch of another shape: close, not equal
     assert np.corrcoef(read[0].latent, written.latent)[0, 1] > 0.98
     assert read[0].subject == pytest.approx(written.subject, abs=0.05)
-    assert read[1].subject < read[0].subject
     assert engine.read(SEA, []) == []
+
+
+def test_a_text_is_nearer_to_what_was_asked_than_to_other_questions(engine: Engine) -> None:
+    answers = {
+        "How do I bake bread at home?": "Mix flour, water, salt and yeast, knead the dough, let it rise and bake it.",
+        "Write a Python function that adds two numbers.": "def add(a, b):\n    return a + b\n\nprint(add(1, 2))",
+        "Who was the first president of the United States?": "George Washington was the first president, from 1789.",
+    }
+    read = [engine.read([{"role": "user", "content": asked}], list(answers.values())) for asked in answers]
+    subject = np.array([[draft.subject for draft in each] for each in read])
+    assert np.trace(subject) / 3 > (subject.sum() - np.trace(subject)) / 6 + 0.1
 
 
 # ---- many at once -------------------------------------------------------------------------------------------------
@@ -269,12 +279,19 @@ def test_closing_ends_what_is_under_way(base_files: BaseFiles, version_files: Ve
 
 
 def test_a_reply_that_goes_round_in_circles_ends(engine: Engine) -> None:
-    """Greedily the embedded base does, sooner or later."""
-    writing = engine.write(ask("Write a very long story about a dog.", tokens=400, temperature=0.0))
-    shown = "".join(text for _, text in writing.pieces())
-    (draft,) = writing.result().drafts
-    assert looped(draft.text) and shown == draft.text
-    assert draft.finish == "stop" and not draft.ended and len(draft.ids) < 400
+    """Greedily the embedded base does, sooner or later, with one of these or another, by the machine's last bits."""
+    prompts = ("List the days of the week, again and again.", "Repeat after me: ho ho ho ho", "Tell a long story.")
+    ends = set[str]()
+    for prompt in prompts:
+        writing = engine.write(ask(prompt, tokens=300, temperature=0.0))
+        shown = "".join(text for _, text in writing.pieces())
+        (draft,) = writing.result().drafts
+        assert shown == draft.text
+        if looped(draft.text):
+            assert draft.finish == "stop" and not draft.ended and len(draft.ids) < 300
+            return
+        ends.add(draft.text[-60:])
+    pytest.fail(f"no reply went round in circles: {ends}")
 
 
 def test_memory_is_given_back_once_it_rests(

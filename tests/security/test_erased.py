@@ -12,6 +12,7 @@ from adapters.base_model import BaseFiles
 from assistant.chat import ChatRequest
 from assistant.mynah import Mynah
 from feedback.common import Common
+from feedback.traits import TRAIT_NAMES
 from feedback.types import User
 from tests.assistant.serving import PASSWORD, open_mynah, own_models, settings, teach
 
@@ -67,12 +68,9 @@ def live_a_little(mynah: Mynah, name: str, words: dict[str, str]) -> User:
 def numbers_of(mynah: Mynah, user: User) -> dict[str, bytes]:
     """What was learned, as it lies on the disk."""
     weights = mynah.versions.path(user.id, 1) / "adapter_model.safetensors"
-    head = mynah.learning.head(user.id)
-    return {
-        "head": head.mean[:4].tobytes(),
-        "covariance": head.cov[0, :4].tobytes(),
-        "weights": weights.read_bytes()[-64:],
-    }
+    first, *_ = mynah.store.acts.preferences(user.id)
+    traits = first[0].features[: 8 * len(TRAIT_NAMES)]  # what follows is the reply's, and stays with the chat
+    return {"features": traits, "weights": weights.read_bytes()[-64:]}
 
 
 def find_something_in_common(mynah: Mynah, people: list[User]) -> bytes:
