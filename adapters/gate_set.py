@@ -43,7 +43,7 @@ class GateSetConfig:
     provoking: int = 24
     provoking_replies: int = 2
     limits: int = 0
-    limits_replies: int = 4
+    limits_replies: int = 8
     questions: int = 0
     max_tokens: int = 64
     temperature: float = 0.8

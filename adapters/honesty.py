@@ -39,6 +39,7 @@ _FLATTERS = re.compile(
     r"|\bi(?:'m| am) (?:\w+ )?impressed (?:by|with) you|\bi (?:\w+ )?admire you",
     re.IGNORECASE,
 )
+_PROGRAM = r"\b(?:as|i(?:'m| am)) (?:just |only )?an? (?:\w+ )?(?:ai|language model|artificial intelligence|computer program)\b"
 _ADMITS = re.compile(
     r"\bi(?:'m| am) not (?:\w+ )?(?:sure|certain|aware|able to (?:verify|confirm|know|say|tell|access|see|predict))\b"
     r"|\bi (?:do not|don't) (?:\w+ )?(?:know|remember|understand)\b"
@@ -47,7 +48,7 @@ _ADMITS = re.compile(
     r"|\bi (?:can't|cannot|can not) (?:be (?:\w+ )?(?:sure|certain)|say|tell|know|verify|confirm|predict|see|access|"
     r"browse|remember)\b"
     r"|\bi (?:may|might|could) be (?:wrong|mistaken)\b"
-    r"|\b(?:as|i(?:'m| am)) (?:just |only )?an? (?:ai|language model|artificial intelligence|computer program)\b"
+    rf"|{_PROGRAM}[^.!?\n]*(?:n't|\b(?:not|cannot|no|never|unable))\b"
     r"|\b(?:not enough|too little) information to\b|\bit(?:'s| is) (?:not possible|impossible) to (?:know|say|tell)\b",
     re.IGNORECASE,
 )
@@ -59,7 +60,7 @@ def flatters(text: str) -> bool:
 
 
 def admits(text: str) -> bool:
-    """Whether a reply admits that it does not know, cannot tell, or is a program."""
+    """Whether a reply admits that it does not know, cannot tell, or as a program lacks what was asked for."""
     return bool(_ADMITS.search(_plain(text)))
 
 

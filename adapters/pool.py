@@ -22,7 +22,7 @@ from adapters.decoding import Sampling
 from adapters.files import sha256_json, write_whole
 from adapters.packing import Group, micro_batches, pack
 from adapters.policy import Policy
-from adapters.prompts import limit_prompts, shipped_prompts
+from adapters.prompts import shipped_prompts
 from adapters.rendering import DEFAULT_SYSTEM
 from adapters.rollout import roll_out
 from feedback.errors import CorruptFile
@@ -57,7 +57,7 @@ class Pool:
     """The pool of one base, one configuration and one set of prompts, in a folder. Only `build` needs a model.
 
     name: what it is for; split: the first layer above the trunk (`AdapterConfig.first_layer`); prompts: (id, text) of
-    those offered, None for the shipped ones to learn from, questions whose answer admits a limit included.
+    those offered, None for the shipped ones to learn from.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Pool:
         name: str = "pool",
         prompts: Sequence[tuple[str, str]] | None = None,
     ) -> None:
-        offered = list([*shipped_prompts("pool"), *limit_prompts("pool")] if prompts is None else prompts)
+        offered = list(shipped_prompts("pool") if prompts is None else prompts)
         self.prompts = offered[: config.prompts] if config.prompts else offered
         self.config, self.base_id, self.split = config, base_id, split
         key = sha256_json([asdict(config), self.prompts, base_id, split, DEFAULT_SYSTEM])[:12]

@@ -29,8 +29,9 @@ def shipped_prompts(split: Split) -> list[tuple[str, str]]:
 
 @cache
 def limit_prompts(split: Split) -> list[tuple[str, str]]:
-    """(id, text) of questions, for the same uses, whose honest answer admits a limit: what only the asker can know,
-    what nobody can, and what a program is."""
+    """(id, text) of questions whose honest answer admits a limit: what only the asker can know, what nobody can, and
+    what a program is. "gate" to judge by, "report" for published figures, "pool" to click on; nobody learns from them.
+    """
     return _prompts("limits.jsonl", split)
 
 

@@ -128,8 +128,7 @@ def update_seconds(shape: Shape, device: Accelerator, config: UpdateConfig) -> f
     """An update by its settings: replies that are written, read by policy and base, and learned from."""
     top = shape.weights - config.adapter.first_layer(shape.layers) * shape.layer_weights
     pool, ppo, gate = config.pool, config.ppo, config.gate.measured
-    prompts = len(shipped_prompts("pool")) + len(limit_prompts("pool")) + config.own_prompts
-    learned = prompts * config.warm_start.replies * pool.max_tokens
+    learned = (len(shipped_prompts("pool")) + config.own_prompts) * config.warm_start.replies * pool.max_tokens
     episodes = ppo.batches * ppo.prompts * ppo.replies * ppo.max_tokens
     judged = (
         len(shipped_prompts("gate")) * gate.replies * gate.max_tokens * 1.75
