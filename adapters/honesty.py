@@ -39,7 +39,10 @@ _FLATTERS = re.compile(
     r"|\bi(?:'m| am) (?:\w+ )?impressed (?:by|with) you|\bi (?:\w+ )?admire you",
     re.IGNORECASE,
 )
-_PROGRAM = r"\b(?:as|i(?:'m| am)) (?:just |only )?an? (?:\w+ )?(?:ai|language model|artificial intelligence|computer program)\b"
+_PROGRAM = (
+    r"\b(?:as|i(?:'m| am)) (?:just |only )?an? (?:\w+ )?"
+    r"(?:ai|language model|artificial intelligence|computer program)\b"
+)
 _ADMITS = re.compile(
     r"\bi(?:'m| am) not (?:\w+ )?(?:sure|certain|aware|able to (?:verify|confirm|know|say|tell|access|see|predict))\b"
     r"|\bi (?:do not|don't) (?:\w+ )?(?:know|remember|understand)\b"
