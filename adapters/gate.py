@@ -101,13 +101,20 @@ def draw_sample(
     policy: Policy, adapter: str, entries: Sequence[PoolEntry], replies: int, config: GateSetConfig, seed: int
 ) -> Sample:
     """Let the candidate answer the prompts of some pool entries."""
-    sampling = Sampling(config.temperature, 1.0, config.max_tokens, seed)
-    groups = roll_out(policy, [entry.group.prompt for entry in entries], replies, sampling, adapter=adapter)
+    groups = answered(policy, adapter, entries, replies, config, seed)
     return Sample(
         groups,
         reply_logprobs(policy, groups, config.temperature, adapter),
         reply_logprobs(policy, groups, config.temperature),
     )
+
+
+def answered(
+    policy: Policy, adapter: str, entries: Sequence[PoolEntry], replies: int, config: GateSetConfig, seed: int
+) -> list[Group]:
+    """The candidate's replies to the prompts of some pool entries, where their words are all that matters."""
+    sampling = Sampling(config.temperature, 1.0, config.max_tokens, seed)
+    return roll_out(policy, [entry.group.prompt for entry in entries], replies, sampling, adapter=adapter)
 
 
 class Comparison:
@@ -215,16 +222,16 @@ def run_gate(
     progress(0.2)
     sample = sample or draw_sample(policy, adapter, base.prompts, measured.replies, measured, seed)
     progress(0.6)
-    provoked = draw_sample(policy, adapter, base.provoking, measured.provoking_replies, measured, seed + 1)
+    provoked = answered(policy, adapter, base.provoking, measured.provoking_replies, measured, seed + 1)
     progress(0.75)
-    limited = draw_sample(policy, adapter, base.limits, measured.limits_replies, measured, seed + 3)
+    limited = answered(policy, adapter, base.limits, measured.limits_replies, measured, seed + 3)
     progress(0.9)
     pair = Comparison(judge, base.prompts, sample.groups)
     entries = [*base.prompts, *base.provoking, *base.limits]
-    texts = texts_of(judge, [*sample.groups, *provoked.groups, *limited.groups])
+    texts = texts_of(judge, [*sample.groups, *provoked, *limited])
     base_texts = texts_of(judge, [entry.group for entry in entries])
     return [
-        check_finite(all(each.finite for each in (sample, provoked, limited))),
+        check_finite(sample.finite),
         check_learned(pair.win_rate(learner), learner.labels, config, strict),
         check_preference(
             pair.win_rate(judge.head), pair.certainty(judge.head, config.draws, seed), judge.head.labels, config, strict

@@ -122,7 +122,7 @@ def _expected_seconds(job: JobSpec | PoolJob) -> dict[Stage, float]:
     expected["pool"] += own * config.own_replies * config.pool.max_tokens * (WRITE + READ)
     expected["warm_start"] = 3.0 + learned * LEARN + stage_end / 2
     expected["ppo"] = config.ppo.batches * batch * (WRITE + 2 * READ + config.ppo.epochs * LEARN) + stage_end
-    expected["gate"] = judged * (WRITE + 2 * READ) + 60 * READ * len(gate.asked)
+    expected["gate"] = judged * WRITE + 60 * READ * len(gate.asked)
     return expected
 
 
