@@ -109,7 +109,8 @@ def test_errors_arrive_as_the_clients_own(client: openai.OpenAI, address: str) -
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_ends_the_writing(mynah: Mynah, address: str, key: str, stream: bool) -> None:
-    body = {"model": "base", "messages": HELLO, "max_tokens": 1400, "stream": stream, "n": 4}
+    told = [{"role": "user", "content": "Write a very long story about a dog."}]  # greedily, so that it is one
+    body = {"model": "base", "messages": told, "max_tokens": 1400, "stream": stream, "temperature": 0}
     headers = {"Authorization": f"Bearer {key}"}
     wait_for(lambda: mynah.engine.busy == 0)
     with httpx.Client(timeout=httpx.Timeout(60, read=60 if stream else 1.0)) as http:
@@ -122,4 +123,4 @@ def test_a_client_that_leaves_ends_the_writing(mynah: Mynah, address: str, key: 
                 http.post(f"{address}/v1/chat/completions", json=body, headers=headers)
     before = mynah.engine.tokens_written
     wait_for(lambda: mynah.engine.busy == 0, seconds=20)
-    assert mynah.engine.tokens_written - before < 400, "nobody reads the remaining five thousand tokens"
+    assert mynah.engine.tokens_written - before < 100, "nobody reads the rest of it"
