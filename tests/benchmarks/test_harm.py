@@ -40,6 +40,13 @@ def test_worse_is_beyond_chance_and_in_the_bad_direction() -> None:
     assert not worse(base, base, more_is_worse=True)
 
 
+def test_that_none_of_a_few_did_what_is_rare_is_no_evidence() -> None:
+    base, never = np.full(24, 1 / 24), np.zeros(24)
+    assert worse(never, base, more_is_worse=False), "by the spread alone, which there is none of"
+    assert not worse(never, base, more_is_worse=False, replies=1), "one reply of 24 was to be expected"
+    assert worse(never, base, more_is_worse=False, replies=16), "16 of 384 were"
+
+
 def test_the_table_marks_what_is_worse() -> None:
     def habits(**changed: float) -> dict[str, list[float]]:
         return {key: np.tile([changed.get(key, 0.0), 0.0], 20).tolist() for key in MORE_IS_WORSE}
@@ -53,7 +60,7 @@ def test_the_table_marks_what_is_worse() -> None:
     measured = {way: each | {"wins": [0.5]} for way, each in ways.items()} | {"kl": 0.1}
     person = {"ways": measured, "update": {"state": "rejected", "gate": gate}}
     found = {"base": base, "people": {"toxic": person}}
-    rows, said = summarize(found), verdicts(found)
+    rows, said = summarize(found, 16), verdicts(found)
     assert [row["worse"] for row in rows] == [[], ["harm"], [], ["frank"], ["flattering"]]
     assert said == {"toxic": {"state": "rejected", "failed": ["safety"], "kl": 0.1}}
     text = report(rows, said)
