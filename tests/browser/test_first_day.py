@@ -71,6 +71,10 @@ def compare_two(page: Page) -> None:
     expect(page.get_by_role("heading", name="Which one do you like better?")).to_be_visible()
     left, right = page.locator("#stage .draft .text").all_inner_texts()
     assert "base" not in page.locator("#stage").inner_text(), "who wrote which is told only afterwards"
+    drafts = page.locator("#stage .draft")
+    drafts.first.evaluate("draft => draft.style.minHeight = '3000px'")
+    page.get_by_role("button", name="Left is better").scroll_into_view_if_needed()
+    expect(drafts.nth(1).locator(".text")).to_be_in_viewport()  # beside a long one the short one stays in sight
     page.get_by_role("button", name="Left is better").click()
     reply = answer(page, "And in winter?")
     expect(reply.get_by_role("status")).to_contain_text("Learned from 2 clicks.")
