@@ -19,6 +19,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -73,7 +74,7 @@ class Replay(Bench):
     ) -> list[Verdict]:
         """One candidate before everybody. heads: (person, flipped, seed) → learner's and judge's."""
         checks = read_json(self.job(candidate) / "gate.json")
-        others = all(check["passed"] for check in checks if check["name"] not in OF_TASTE)
+        others = passes_for_anybody(checks)
         replies = self.written_by(self.job(candidate) / "result", REPLIES).drafts
         pair = self.at_the_gate(candidate, gate_set)
         true = {
@@ -123,6 +124,11 @@ class Replay(Bench):
                     )
                     found[name, share, seed] = (made.train, made.judge)
         return found
+
+
+def passes_for_anybody(checks: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether those checks of a kept verdict of the gate passed that ask nothing of the person."""
+    return all(check["passed"] for check in checks if check["check"] not in OF_TASTE)
 
 
 def opposite(preference: Preference) -> Preference:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.promotions import Verdict, opposite, promoted, report
+from adapters.checks import Check, GateConfig, check_finite, check_kl, check_learned
+from benchmarks.promotions import Verdict, opposite, passes_for_anybody, promoted, report
 from feedback.types import Preference
 
 
@@ -25,6 +26,16 @@ def test_bad_ones_are_counted_person_by_person() -> None:
     assert good and (good.mean, good.count) == (1.0, 1)
     assert promoted(seen, 0.0, bad=False) is None
     assert "1 of 2" in report(seen)
+
+
+def test_a_kept_verdict_is_read_without_what_asks_for_a_taste() -> None:
+    def kept(*checks: Check) -> list[dict[str, object]]:
+        return [check.as_dict() for check in checks]
+
+    sound, close, far = check_finite(True), check_kl(0.05, 30, GateConfig()), check_kl(0.5, 30, GateConfig())
+    unloved = check_learned(0.1, 24, GateConfig())
+    assert not unloved.passed and passes_for_anybody(kept(sound, unloved, close))
+    assert not passes_for_anybody(kept(sound, unloved, far))
 
 
 def test_the_contrary_of_an_act() -> None:
