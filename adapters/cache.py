@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import mmap
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -48,7 +51,7 @@ class GrowingLayer(DynamicLayer):
         if self._store is None or self._store.shape[-2] < have + new:
             like = self.keys if like is None else like
             room = -(-(have + new) // CACHE_BLOCK) * CACHE_BLOCK + CACHE_BLOCK
-            grown = like.new_zeros((2, *like.shape[:-2], room, like.shape[-1]))
+            grown = _zeros((2, *like.shape[:-2], room, like.shape[-1]), like)
             if have:
                 grown[0, ..., :have, :], grown[1, ..., :have, :] = self.keys, self.values
             self._store = grown
@@ -60,8 +63,23 @@ class GrowingLayer(DynamicLayer):
         if self._store is None:
             self.keys, self.values = self.keys[rows], self.values[rows]
         else:
-            self._store = self._store[:, rows]
+            chosen = _zeros((2, len(rows), *self._store.shape[2:]), self._store)
+            torch.index_select(self._store[..., :have, :], 1, rows, out=chosen[..., :have, :])
+            self._store = chosen
             self.keys, self.values = self._store[..., :have, :]
+
+
+def _zeros(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Zeros of the type and on the device of another tensor; on a CPU, in pages of their own.
+
+    What nobody has written to yet takes no memory there, and all of it goes back to the system with the tensor. glibc
+    would keep it: caches are the largest blocks of all, and the next has another size (LOG.md).
+    """
+    size = math.prod(shape) * like.dtype.itemsize
+    if like.device.type != "cpu" or not size or sys.platform == "win32":
+        return like.new_zeros(shape)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=like.dtype).view(shape)
 
 
 def side_by_side(caches: Sequence[Cache], longest: int) -> Cache:

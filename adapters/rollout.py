@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from adapters.decoding import Generation, Sampling
+from adapters.memory import give_back
 from adapters.packing import Group
 from adapters.policy import Policy
 
@@ -30,6 +31,7 @@ def roll_out(
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     groups: dict[int, Group] = {}
     for start in range(0, len(order), at_once):
+        give_back()  # what training left: caches are about to take as much, in pages of their own
         chosen = order[start : start + at_once]
         drawn = Sampling(sampling.temperature, sampling.top_p, sampling.max_tokens, sampling.seed * 100_003 + start)
         batch = Generation(

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adapters.memory import give_back
 from adapters.packing import Group, micro_batches, pack
 from adapters.policy import Policy
 from adapters.pool import MAX_POSITIONS
@@ -100,6 +101,7 @@ def warm_start(
                 norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
                 on_batch(done, total, {"policy/grad_norm": float(norm)})
             _step(parameters, sums, squares, config)
+            give_back()  # batches of all shapes leave holes that none fits: half a gigabyte by the last
     finally:
         policy.freeze(adapter)
 
