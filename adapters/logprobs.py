@@ -41,18 +41,24 @@ class _SelectedLogprobs(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> Tensor:
         chosen = hidden.new_empty(len(hidden), dtype=torch.float32)
         slopes = torch.empty_like(hidden) if hidden.requires_grad else None
+        shape = min(AT_ONCE, len(hidden)), len(weight)
+        # The largest tensors of a training step are made once and written over.
+        rounded, *exact = weight.new_empty(shape), *(hidden.new_empty(shape, dtype=torch.float32) for _ in range(2))
         for start in range(0, len(hidden), AT_ONCE):
             some = slice(start, start + AT_ONCE)
-            logits = torch.nn.functional.linear(hidden[some], weight).float().div_(temperature)
+            few = len(hidden[some])
+            low, logits, probabilities = rounded[:few], exact[0][:few], exact[1][:few]
+            torch.mm(hidden[some], weight.T, out=low)
+            logits.copy_(low).div_(temperature)
             target = targets[some, None]
             top, place = logits.max(-1, keepdim=True)
-            probabilities = torch.softmax(logits, -1)
+            torch.softmax(logits, -1, out=probabilities)
             # log of the sum of exponentials, by way of the likeliest token: it is never too small for a logarithm
             total = top - probabilities.gather(-1, place).log()
             chosen[some] = (logits.gather(-1, target) - total)[:, 0]
             if slopes is not None:
                 probabilities.scatter_add_(-1, target, torch.full_like(top, -1.0))
-                slopes[some] = probabilities.to(weight.dtype) @ weight
+                torch.mm(low.copy_(probabilities), weight, out=slopes[some])
         if slopes is not None:
             ctx.save_for_backward(slopes)
             ctx.temperature = temperature

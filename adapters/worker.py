@@ -33,7 +33,7 @@ from typing import Literal
 from adapters.base_model import describe
 from adapters.files import alone, sweep
 from adapters.job import JobSpec, PoolJob, UpdateConfig, pool_ready, read_job, settle, write_job, write_pool_job
-from adapters.memory import TOO_LITTLE, ran_out
+from adapters.memory import TOO_LITTLE, keep_no_large_blocks, ran_out
 from adapters.policy import Policy
 from adapters.progress import Cancelled, JobRun, Journal, Pace, Paused, Stage
 from adapters.update import ADAPTER, Update, prepare_shared, shared_files
@@ -155,6 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         threading.Thread(target=_end_with_input, daemon=True).start()
     if not (folder / "job.json").is_file():
         parser.error(f"{folder} holds no job.json")
+    keep_no_large_blocks()
     return EXIT[run_job(folder)]
 
 

@@ -91,3 +91,34 @@ def test_a_cache_takes_what_is_written_and_leaves_nothing() -> None:
     written, halved, after = map(float, done.stdout.split())
     assert 190 < written < 300, "194 MB of keys and values, in whole pages a head; not the 573 that there is room for"
     assert halved < 0.75 * written and after < 25
+
+
+LARGE = """
+import psutil
+import torch
+from adapters.memory import keep_no_large_blocks
+
+def resident():
+    return psutil.Process().memory_info().rss / 2**20
+
+def kept():
+    before, blocks, pins = resident(), [], []
+    for _ in range(20):
+        blocks.append(torch.ones(2_000_000))  # 8 MB
+        pins.append(torch.ones(1000))
+    blocks.clear()
+    return resident() - before
+
+large = torch.ones(7_500_000)
+del large  # from now on glibc takes blocks of up to 30 MB from its heap
+print(kept())
+keep_no_large_blocks()
+print(kept())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep other things")
+def test_large_blocks_go_where_small_ones_stay() -> None:
+    done = subprocess.run([sys.executable, "-c", LARGE], cwd=ROOT, check=True, capture_output=True, text=True)
+    before, after = map(float, done.stdout.split())
+    assert before > 100 and after < 10
