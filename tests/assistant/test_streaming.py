@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assistant.streaming import TextStream, check_stops, looped
+from assistant.streaming import TextStream, check_stops, circled, looped
 from feedback.errors import InvalidInput
 
 
@@ -66,6 +66,20 @@ def test_a_phrase_said_over_and_over_ends_the_reply() -> None:
     assert not often.cut
 
 
+def test_a_few_words_in_one_order_after_the_other_end_the_reply() -> None:
+    numbers = ["two", "three", "four", "12", "eleven", "eleven", "17"]
+    text = "A dessert!\n\nYou can " + "".join(
+        f"make {numbers[i % 7]} delicious ingredients, {numbers[i % 5]} ingredients can " for i in range(20)
+    )
+    stream = TextStream()
+    for end in range(len(text) + 1):
+        stream.push(text[:end])
+    assert stream.cut and 200 < len(stream.shown) < 600
+    asked = TextStream(question="Make two, three, four, eleven delicious ingredients; you can.")
+    asked.push(text, final=True)
+    assert not asked.cut
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -75,10 +89,13 @@ def test_a_phrase_said_over_and_over_ends_the_reply() -> None:
         "".join(f"{number}. It is a good year for bees.\n" for number in range(9)),
         "1. Boil the water.\n2. Wait for three minutes.\n" * 2,
         "  <td>nothing to be seen here</td>\n" * 6,
+        ", ".join(f"{number}" for number in range(200)),
+        ", ".join(f"0x{number:02x}" for number in range(256)),
+        "".join(f"{{'name': 'bee {chr(97 + n)}{chr(98 + n)}', 'legs': {n}}}, " for n in range(20)),
     ],
 )
 def test_rules_tables_and_lists_are_no_loops(text: str) -> None:
-    assert not any(looped(text[:end]) for end in range(len(text) + 1))
+    assert not any(looped(text[:end]) or circled(text[:end]) for end in range(len(text) + 1))
 
 
 def test_who_asks_for_it_gets_it() -> None:
