@@ -36,6 +36,7 @@ class MyAssistantPage:
         with gr.Column(elem_id="main"):
             self.head = panel("head")
             self.seen = gr.Textbox(visible=False)
+            self.counted = gr.Textbox(visible=False)  # labels that the taste shown is made of
             self.taste = panel("taste")
             self.update = panel("update")
             with gr.Row(elem_id="curves", visible=False) as self.curves:
@@ -51,10 +52,11 @@ class MyAssistantPage:
         update = [self.seen, self.update, self.curves, self.reward, self.kl]
         training = [*update, self.versions, self.form, self.record]
         preview = [self.versions, self.tried, self.clock]
-        everything = [self.taste, *training, self.tried, self.account]
+        taste = [self.counted, self.taste]
+        everything = [*taste, *training, self.tried, self.account]
         wire(blocks.load, self.open, [], [self.side, self.head, *everything, self.clock, trouble])
-        wire(gr.Timer(LOOK_EVERY).tick, self.look, [self.seen], [*training, trouble])
-        wire(self.taste.click, self.correct, [], [self.taste, trouble])
+        wire(gr.Timer(LOOK_EVERY).tick, self.look, [self.seen, self.counted], [*taste, *training, trouble])
+        wire(self.taste.click, self.correct, [], [*taste, trouble])
         wire(self.update.click, self.train, [], [*training, trouble])
         wire(self.versions.click, self.act_on_version, [], [*preview, trouble])
         wire(self.form.click, self.try_two, [], [*preview, trouble])
@@ -86,19 +88,24 @@ class MyAssistantPage:
         head = f"<h1>{say('My assistant')}</h1>"
         return [side(self.mynah, user, "mine"), head, *self._everything(user), self._ticking(user)]
 
-    def look(self, request: gr.Request, seen: str) -> list[Any]:
+    def look(self, request: gr.Request, seen: str, counted: str) -> list[Any]:
         """What changed since the last look. Versions and the prompt box stay as they are while an update goes on."""
         view = MineView(self.mynah, person(self.mynah, request))
         stamp = view.stamp()
         if stamp == seen:
-            return [gr.skip()] * 8
+            return [gr.skip()] * 10
+        taste = [gr.skip()] * 2 if counted == str(view.labels) else self._taste(view)  # from another page, or a program
         shown = self._training(view)
         same = stamp.rpartition(PARTED)[2] == seen.rpartition(PARTED)[2]
-        return [*shown[:5], *([gr.skip()] * 3 if same else shown[5:])]
+        return [*taste, *shown[:5], *([gr.skip()] * 3 if same else shown[5:])]
 
     def _everything(self, user: User, said: str = "") -> list[Any]:
         view = MineView(self.mynah, user)
-        return [view.taste(), *self._training(view), view.tried(), view.account(said=said)]
+        return [*self._taste(view), *self._training(view), view.tried(), view.account(said=said)]
+
+    @staticmethod
+    def _taste(view: MineView, said: str = "", opened: str = "") -> list[Any]:
+        return [str(view.labels), view.taste(said, opened)]
 
     def _training(self, view: MineView) -> list[Any]:
         curves = view.curves()
@@ -111,18 +118,18 @@ class MyAssistantPage:
 
     # ---- what can be done -----------------------------------------------------------------------------------------
 
-    def correct(self, request: gr.Request, event: gr.EventData) -> str:
+    def correct(self, request: gr.Request, event: gr.EventData) -> list[Any]:
         """A slider was moved, a correction is taken back, or a click is."""
         user = person(self.mynah, request)
         name = pressed(event, "name")
         if pressed(event, "act") == "retract":
             ack = self.mynah.learning.retract(user, pressed(event, "id"))
             said = joined(say("The click is taken back."), *map(told, ack.gone), told(ack.moved))
-            return MineView(self.mynah, user).taste(said, name)
+            return self._taste(MineView(self.mynah, user), said, name)
         weight = pressed_number(event, "value") if pressed(event, "act") == "correct" else None
         ack = self.mynah.learning.correct(user, name, weight)
         said = joined(*map(told, ack.gone), told(ack.moved)) or say("Saved.")
-        return MineView(self.mynah, user).taste(said, name)
+        return self._taste(MineView(self.mynah, user), said, name)
 
     def train(self, request: gr.Request, event: gr.EventData) -> list[Any]:
         """Start an update, or cancel it."""
@@ -212,4 +219,4 @@ class MyAssistantPage:
 
 def _last(account: str) -> list[Any]:
     """Everything but the account stays as it is."""
-    return [*[gr.skip()] * 10, account]
+    return [*[gr.skip()] * 11, account]

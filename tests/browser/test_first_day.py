@@ -132,6 +132,7 @@ def see_what_was_learned(page: Page, site: Site) -> None:
     sent = page.request.post(f"{site.url}/v1/me/preferences", data=acts, headers={"Authorization": f"Bearer {key}"})
     assert sent.status == 201, sent.text()
     expect(page.get_by_role("button", name="Update now")).to_be_visible()  # the page looks by itself
+    expect(page.get_by_text("From 12 clicks.")).to_be_visible()
 
 
 def update_and_roll_back(page: Page) -> None:
