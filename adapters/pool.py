@@ -159,12 +159,12 @@ def is_sound(path: Path) -> bool:
 def reply_logprobs(
     policy: Policy, groups: Sequence[Group], temperature: float, adapter: str | None = None
 ) -> list[Tensor]:
-    """Log-probabilities of every reply token under the base (or an adapter): one (R, T) tensor a group."""
+    """Log-probabilities of every reply token under the base (or an adapter): one (R, T) tensor a group, on the CPU."""
     out: dict[int, Tensor] = {}
     policy.use(adapter)
     for batch in micro_batches(groups, MAX_POSITIONS):
         packed = pack([groups[i] for i in batch], policy.device, policy.dtype)
         logprobs = policy.logprobs(packed, temperature)
         for index, rows in zip(batch, logprobs.split([len(groups[i].replies) for i in batch]), strict=True):
-            out[index] = rows[:, : max(len(reply) for reply in groups[index].replies)].contiguous()
+            out[index] = rows[:, : max(len(reply) for reply in groups[index].replies)].cpu().contiguous()
     return [out[i] for i in range(len(groups))]

@@ -26,8 +26,10 @@ def roll_out(
     Prompts of like length are written together, which saves padding; the result is in the order of the prompts. The
     seed of every batch follows from `sampling.seed` and its place, so the same call gives the same replies.
     """
+    if not prompts:
+        return []
     calls = math.ceil(len(prompts) / max(1, ROWS // copies))
-    at_once = math.ceil(len(prompts) / max(1, calls))  # evenly: a small last batch takes nearly as long as a full one
+    at_once = math.ceil(len(prompts) / calls)  # evenly: a small last batch takes nearly as long as a full one
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     groups: dict[int, Group] = {}
     for start in range(0, len(order), at_once):

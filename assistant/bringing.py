@@ -23,16 +23,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from adapters.files import sha256_json
-from feedback.errors import Conflict, InvalidInput, MynahError
+from feedback.errors import Conflict, InvalidInput, MynahError, OverQuota
 
-AT_ONCE = 16  # preferences a request: so few that their latent features are read too (learning.READ_AT_MOST)
 PATIENCE = 120.0  # seconds for one answer
 _Json = Mapping[str, Any]
 
@@ -69,38 +67,37 @@ def read_feedback(path: Path, person: str | None = None) -> Found:
 def send(
     preferences: Sequence[_Json], server: str, key: str, progress: Callable[[int], None] = lambda done: None
 ) -> None:
-    """Give preferences to a server, some at a time. What was taken in is not taken twice when the same are sent again.
+    """Give preferences to a server, each in a request of its own, so that one that was taken in is not taken in twice,
+    whatever a later file holds besides.
 
     Raises MynahError that says how far it came.
     """
-    done, waiting = 0, iter(preferences)
     with httpx.Client(base_url=server, headers={"Authorization": f"Bearer {key}"}, timeout=PATIENCE) as client:
-        while some := list(islice(waiting, AT_ONCE)):
+        for done, preference in enumerate(preferences):
             try:
-                _post(client, some)
+                _post(client, preference)
             except (httpx.HTTPError, httpx.InvalidURL, MynahError) as error:
                 why = error.message if isinstance(error, MynahError) else f"{server} does not answer ({error})."
+                why = why.replace("preferences[0]", f"preferences[{done}]", 1)
                 raise Conflict(
                     f"{done} of {len(preferences)} were taken in, then: {why} Give the command again; nothing is taken "
                     "in twice."
                 ) from error
-            done += len(some)
-            progress(done)
+            progress(done + 1)
 
 
-def _post(client: httpx.Client, some: Sequence[_Json]) -> None:
-    """One request, again as often as the server asks to come back."""
-    while True:
-        answer = client.post("/v1/me/preferences", json=some, headers={"Idempotency-Key": sha256_json(some)[:40]})
-        if answer.status_code != httpx.codes.TOO_MANY_REQUESTS:
-            break
-        time.sleep(min(float(answer.headers.get("Retry-After", 1)), PATIENCE))
-    if answer.is_error:
+def _post(client: httpx.Client, preference: _Json) -> None:
+    """One request, again as often as the server asks to come back. Raises InvalidInput with the server's words."""
+    headers = {"Idempotency-Key": sha256_json(preference)[:40]}
+    while (answer := client.post("/v1/me/preferences", json=[preference], headers=headers)).is_error:
         try:
-            message = str(answer.json()["error"]["message"])
+            problem = answer.json()["error"]
+            code, message = problem["code"], str(problem["message"])
         except (ValueError, KeyError, TypeError):
-            message = f"it answered {answer.status_code}, which is no answer of Mynah's."
-        raise InvalidInput(message)
+            code, message = None, f"it answered {answer.status_code}, which is no answer of Mynah's."
+        if answer.status_code != httpx.codes.TOO_MANY_REQUESTS or code == OverQuota.code:
+            raise InvalidInput(message)
+        time.sleep(min(float(answer.headers.get("Retry-After", 1)), PATIENCE))
 
 
 # ---- files --------------------------------------------------------------------------------------------------------
@@ -125,7 +122,7 @@ def _entries(name: str, text: str) -> list[_Json]:
 
 
 def _lines(name: str, text: str) -> Iterator[Any]:
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # JSON may hold other ends of lines within a text
         if line.strip():
             try:
                 yield json.loads(line)

@@ -10,6 +10,7 @@ Left out on purpose: who writes (requests.py), HTTP (api/) and pixels (ui/); the
 from __future__ import annotations
 
 import builtins
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -33,6 +34,8 @@ NEWEST = 200  # messages of a conversation that are looked at; far more than the
 MAX_SEARCH = 200  # characters looked for
 
 __all__ = ["Chat", "ChatRequest", "title_of"]
+
+log = logging.getLogger(__name__)
 
 
 class Chat:
@@ -70,9 +73,9 @@ class Chat:
         """One of the person's conversations. Raises NotFound."""
         return self._store.chats.conversation(user.id, conversation_id)
 
-    def list(self, user: User, *, archived: bool = False) -> Sequence[Conversation]:
-        """The person's conversations, or those in the archive, the newest activity first."""
-        return self._store.chats.conversations(user.id, archived=archived)
+    def list(self, user: User, most: int | None = None, *, archived: bool = False) -> Sequence[Conversation]:
+        """The person's conversations, or those in the archive, the newest activity first; at most so many."""
+        return self._store.chats.conversations(user.id, most, archived=archived)
 
     def search(self, user: User, typed: object) -> Sequence[Found]:
         """The person's conversations in which something was said, the newest first."""
@@ -266,20 +269,38 @@ class Chat:
                 if not turn.done:
                     raise Conflict("A reply is still being written in this conversation; wait for it or stop it.")
                 _settle(turn)
+            self._under_way = {
+                key: other for key, other in self._under_way.items() if not (other.kept or _failed(other))
+            }
             yield
 
     def _begin(self, user: User, conversation: Conversation, request: ChatRequest, keep: Keep) -> Turn:
         request = replace(request, learn=conversation.learn, conversation_id=conversation.id)
         turn = self._requests.start(user, request, keep)
-        self._under_way = {key: other for key, other in self._under_way.items() if not other.kept}
         self._under_way[conversation.id] = turn
         return turn
 
 
 def _settle(turn: Turn) -> None:
-    """Keep a turn whose reader went away; one that failed has nothing to keep."""
-    with suppress(MynahError):
-        turn.replies()
+    """Keep a turn whose reader went away; one that failed, whatever of, has nothing to keep."""
+    try:
+        with suppress(MynahError):
+            turn.replies()
+    except Exception:  # a defect must not end the conversation
+        log.exception("A turn met a defect; it is over")
+
+
+def _failed(turn: Turn) -> bool:
+    """Whether a turn has ended in an error, so that there will be nothing to keep. What may come as a second reply to
+    compare with does not count: the first comes without it."""
+    if not turn.done:
+        return False
+    try:
+        for part in turn.parts[:1] if turn.may_ask else turn.parts:
+            part.writing.result()
+    except Exception:
+        return True
+    return False
 
 
 def title_of(text: str) -> str:

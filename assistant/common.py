@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from assistant.profile import LEAST_COMMON, STRONGEST, preference
-from feedback.common import LEAST, around, in_common
+from feedback.common import LEAST, Common, around, in_common
 from feedback.errors import MynahError
 from feedback.labels import act_of
 from feedback.population import Population
@@ -134,9 +134,16 @@ class CommonTaste:
             self._store.commons.forget()
             self._fruitless = stamp
             log.info("%d people share their taste; nothing in it would help somebody new", len(stamp))
-        elif self._store.commons.keep(self._population.version, found, stamp):
+        elif self._keep(found, stamp):
             log.info("%d people have something in common: %+.2f nats an act", len(stamp), found.gain)
         return True
+
+    def _keep(self, found: Common, stamp: Stamp) -> bool:
+        """Keep it, unless somebody acted, went or shares no more since it was begun; whether it is kept."""
+        with self._store.database.transaction():
+            sharing = self._store.people.who_set(_SHARES, "on")
+            together = {user_id for user_id, _, _ in stamp} <= set(sharing)
+            return together and self._store.commons.keep(self._population.version, found, stamp)
 
     def _sharing(self) -> Sequence[str]:
         """Those whose acts count, at most MOST."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, cast
 
 import numpy as np
@@ -276,12 +277,13 @@ class Learning:
     # ---- inside ---------------------------------------------------------------------------------------------------
 
     def _learnable(self, user: User, reply_ids: Sequence[str]) -> list[Reply]:
-        """The person's own replies. Raises NotFound, and Conflict for one kept out of learning."""
+        """The person's own replies, as this base learns from them. Raises NotFound, and Conflict for one kept out of
+        learning."""
         replies = self._store.chats.replies(user.id, reply_ids)
         for reply in replies:
             if not reply.learn:
                 raise Conflict(f"Reply {reply.id} was asked for with learn: false, so it takes no feedback.")
-        return replies
+        return labels.of_base(replies, self._engine.base_id)
 
     def _rankings_within(self, names: Sequence[str]) -> list[str]:
         """Live rankings that name none but these replies: the new one says all that they said."""
@@ -340,9 +342,11 @@ class Learning:
         return Ack(feedback_id, self._store.acts.label_count(user.id), milliseconds, changed)
 
     def _keep_brought(self, user: User, item: Brought, drafts: Sequence[Draft]) -> str:
-        """Replies and event of one imported preference; the transaction is the caller's."""
+        """Replies and event of one imported preference; the transaction is the caller's. A text that the ranking does
+        not name teaches nothing and is not kept."""
         base_id = self._engine.base_id
-        replies = [draft.as_reply(user.id, item.messages, base_id, source="import", arm="import") for draft in drafts]
+        kept = [drafts[place] for tier in item.tiers for place in tier] or drafts
+        replies = [draft.as_reply(user.id, item.messages, base_id, source="import", arm="import") for draft in kept]
         self._store.chats.add_replies(replies)
         payload: dict[str, Any]
         if item.thumb:
@@ -356,11 +360,13 @@ class Learning:
             }
             event, _ = self._store.acts.add(user.id, "thumb", payload, [replies[0].id], base_id, preference)
             return event.id
-        ranking = [[replies[place].id for place in tier] for tier in item.tiers]
+        ids = iter(reply.id for reply in replies)
+        ranking = [list(islice(ids, len(tier))) for tier in item.tiers]
         preference = labels.ranking_preference(replies, ranking, self._population)
         payload = {"ranking": ranking, "verdict": None, "comment": "", "by": _written_by(replies)}
-        named = [name for tier in ranking for name in tier]
-        event, _ = self._store.acts.add(user.id, "ranking", payload, named, base_id, preference)
+        event, _ = self._store.acts.add(
+            user.id, "ranking", payload, [reply.id for reply in replies], base_id, preference
+        )
         return event.id
 
     def _drafts(

@@ -26,8 +26,9 @@ from assistant.config import Config
 from assistant.engine import Engine
 from assistant.executor import Executor, LocalExecutor
 from assistant.learning import Learning
+from assistant.schedule import MIN_LABELS
 from assistant.worker_process import Report, last_words, read_report
-from feedback.errors import MynahError, NotFound, NotSaved
+from feedback.errors import MynahError, NotFound, NotSaved, TooFewLabels
 from feedback.store import Store
 from feedback.types import LIVE_STATES, Update
 
@@ -80,6 +81,9 @@ class Trainer:
             raise
         except MynahError as error:
             self._fail(update, error.message)
+        except PermissionError as error:  # no waiting mends that, and nobody else's update is to wait for it
+            log.warning("Mynah may not write to %s; give it to whoever runs the server", error.filename or job)
+            self._fail(update, "The server may not write where it keeps this person's versions; tell whoever runs it.")
         except OSError as error:
             if self._now(update).state in LIVE_STATES:
                 raise NotSaved(f"An update cannot write to {job}: {error.strerror}. Free some disk space.") from error
@@ -126,6 +130,7 @@ class Trainer:
         user = self._store.people.get(update.user_id)
         with self._learning.alone(user):  # what is taken back from here on finds an update that has begun
             config = UpdateConfig.from_dict(update.config)
+            require_labels(self._store, update.user_id)  # clicks may have been taken back while it stood in line
             labels = self._store.acts.label_range(update.user_id)
             parent = self._store.versions.trusted(update.user_id, update.base_id)
             folder = self._versions.check(parent) if parent else None
@@ -234,6 +239,15 @@ class Trainer:
             return self._store.versions.update(update.user_id, update.id)
         except NotFound:
             return replace(update, state="cancelled")
+
+
+def require_labels(store: Store, user_id: str) -> None:
+    """Raises TooFewLabels for somebody of whom too little is known to train an adapter."""
+    labels = store.acts.label_count(user_id)
+    if missing := max(MIN_LABELS - labels, 0):
+        raise TooFewLabels(
+            f"An update needs {MIN_LABELS} labels and there are {labels}; give {missing} more.", needed=missing
+        )
 
 
 def _guessed(words: str) -> str:

@@ -29,8 +29,8 @@ from assistant.learning import Learning
 from assistant.limits import Limits
 from assistant.schedule import Forecast, Labels, Machine, Schedule
 from assistant.settings import Settings
-from assistant.trainer import POLL_SECONDS, Progress, Trainer
-from feedback.errors import Conflict, InvalidInput, NotFound, NotSaved, TooFewLabels
+from assistant.trainer import POLL_SECONDS, Progress, Trainer, require_labels
+from feedback.errors import Conflict, InvalidInput, NotFound, NotSaved
 from feedback.store import Store
 from feedback.types import LIVE_STATES, Update, User, local_time
 
@@ -85,6 +85,7 @@ class Updates:
 
     def request(self, user: User, trigger: str = "asked") -> Update:
         """Queue an update. Raises Conflict while one is under way, TooFewLabels, and OverQuota after many in a day."""
+        check_due(self._store, user)
         self._limits.train(user)
         update = queue_update(self._store, user, self._engine.base_id, self.numbers.as_dict(), trigger)
         self._wake.set()
@@ -106,7 +107,10 @@ class Updates:
         """Serve `v3` or `base` from the next reply on. Raises NotFound, Conflict, CorruptFile."""
         number = version_number(name)
         if number is not None:
-            self._versions.check(self._store.versions.version(user.id, number))
+            version = self._store.versions.version(user.id, number)
+            if why := version.unusable(self._engine.base_id):  # its files may be gone, and that is no damage
+                raise Conflict(why)
+            self._versions.check(version)
         self._store.versions.activate(user.id, self._engine.base_id, number)
 
     def forecast(self, user: User) -> Forecast:
@@ -182,11 +186,13 @@ class Updates:
             thread = threading.Thread(target=self._work, args=(update,), name=f"update {update.id}", daemon=True)
             self._working[update.id] = thread
             thread.start()
-        if waiting or room <= 0 or time.monotonic() - self._looked < LOOK_SECONDS:
+        if time.monotonic() - self._looked < LOOK_SECONDS:
             return
         self._looked = time.monotonic()
         self._load = psutil.cpu_percent() / 100
         self._forget_the_removed()
+        if waiting or room <= 0:
+            return
         if not rules.may_start(self.schedule, self._machine())[0]:
             return
         if due := rules.in_turn(self._due(), self._store.versions.last_finished()):
@@ -246,17 +252,18 @@ def queue_update(store: Store, user: User, base_id: str, numbers: dict[str, Any]
 
     A version on trial is nobody's parent: the update begins from the one before it.
     """
-    if store.versions.live_updates(user.id):
-        raise Conflict("An update is under way already; wait for it or cancel it.")
-    labels = store.acts.label_count(user.id)
-    if missing := max(rules.MIN_LABELS - labels, 0):
-        raise TooFewLabels(
-            f"An update needs {rules.MIN_LABELS} labels and there are {labels}; give {missing} more.", needed=missing
-        )
+    check_due(store, user)
     trusted = store.versions.trusted(user.id, base_id)
     seed = secrets.randbelow(2**31)
     parent = trusted.number if trusted else None
     return store.versions.queue(user.id, base_id, trigger, seed, parent, store.acts.label_range(user.id), numbers)
+
+
+def check_due(store: Store, user: User) -> None:
+    """Raises Conflict while an update of theirs is under way, TooFewLabels where too little is known of them."""
+    if store.versions.live_updates(user.id):
+        raise Conflict("An update is under way already; wait for it or cancel it.")
+    require_labels(store, user.id)
 
 
 def version_number(name: str) -> int | None:

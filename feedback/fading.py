@@ -51,6 +51,10 @@ def fit_fading(acts: Sequence[Act], prior: Prior) -> RewardHead:
 
 
 def _foretell(before: Sequence[Act], block: Sequence[Act], prior: Prior) -> tuple[float, ...]:
-    """Log-likelihood of a block under what was known before it, for each half-life."""
+    """Log-likelihood of a block's clicks under what was known before it, for each half-life.
+
+    Corrections are not foretold: they say what clicks did not, and are so firm that one outweighs a block.
+    """
     heads = (fit(before, prior, weights(len(before), life)) for life in HALF_LIVES)
-    return tuple(log_likelihood(head, block, prior) for head in heads)
+    clicks = [act for act in block if act.kind != "correction"]
+    return tuple(log_likelihood(head, clicks, prior) for head in heads)

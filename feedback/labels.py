@@ -15,6 +15,7 @@ Also left out on purpose: guesses from silence (reading time, copying). Only wha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,11 @@ def reply_features(replies: Sequence[Reply], population: Population) -> Array:
         if len(kept) == population.latents:
             latents[row] = kept
     return population.features([reply.text for reply in replies], latents)
+
+
+def of_base(replies: Sequence[Reply], base_id: str) -> list[Reply]:
+    """Replies as they are learned from on a base: without the latent features of another one, which mean nothing."""
+    return [reply if reply.base_id == base_id else replace(reply, latent=b"") for reply in replies]
 
 
 def thumb_preference(reply: Reply, thumb: int, population: Population) -> dict[str, Any]:
@@ -90,13 +96,19 @@ def remake_preferences(store: Store, population: Population) -> int:
     outdated = store.acts.outdated(population.version)
     made = []
     for event, preference in outdated:
+        tiers = preference.tiers
         if event.kind == "correction":
             name = event.payload["name"]
             known = name in TRAIT_NAMES
             rows = population.trait_row(name) if known else np.zeros((1, len(population.names)))
         else:
-            rows = reply_features(store.chats.replies(event.user_id, _named(event)), population)
-        made.append((event.id, _preference(preference.kind, rows, population)))
+            ((_, base_id),) = store.acts.preferences(event.user_id, [event.id])
+            replies = of_base(store.chats.replies(event.user_id, _named(event)), base_id)
+            rows = reply_features(replies, population)
+            if tiers and event.kind == "ranking":  # rows now stand in its order; before, those of imports did not
+                places = iter(range(len(rows)))
+                tiers = tuple(tuple(next(places) for _ in tier) for tier in event.payload["ranking"])
+        made.append((event.id, _preference(preference.kind, rows, population, tiers=tiers)))
     store.acts.replace_features(made)
     return len(made)
 

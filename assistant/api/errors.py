@@ -79,6 +79,8 @@ def error_body(message: str, status: int, code: str | None = None, param: str | 
 
 def describe(error: Exception) -> tuple[int, dict[str, Any], dict[str, str]]:
     """Status, body and headers that answer an exception; one without a name is logged here."""
+    if isinstance(error, UnicodeEncodeError):
+        error = InvalidInput("The request holds half a character (a lone surrogate); send whole Unicode text.")
     if isinstance(error, MynahError):
         status = STATUS.get(type(error), 500)
         body = error_body(error.message, status, error.code, error.param)

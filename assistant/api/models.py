@@ -78,12 +78,9 @@ def _model(name: str, created_at: str, parent: str | None, user: User) -> dict[s
 
 
 def _servable(mynah: Mynah, user: User) -> list[AdapterVersion]:
-    """Versions that passed the gate and belong to the base now serving."""
-    return [
-        version
-        for version in mynah.store.versions.versions(user.id)
-        if version.status != "rejected" and version.base_id == mynah.engine.base_id
-    ]
+    """Versions that passed the gate, were not forgotten and belong to the base now serving."""
+    versions = mynah.store.versions.versions(user.id)
+    return [version for version in versions if not version.unusable(mynah.engine.base_id)]
 
 
 def _unknown(model: str) -> NotFound:

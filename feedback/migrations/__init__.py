@@ -11,6 +11,7 @@ from feedback.migrations.m004_probation import probation
 from feedback.migrations.m005_forgetting import forgetting
 from feedback.migrations.m006_common import common
 from feedback.migrations.m007_no_heads import no_heads
+from feedback.migrations.m008_untaught import untaught
 
 MIGRATIONS = Migrations("mynah")
 MIGRATIONS(name="m001_start")(start)
@@ -20,3 +21,4 @@ MIGRATIONS(name="m004_probation")(probation)
 MIGRATIONS(name="m005_forgetting")(forgetting)
 MIGRATIONS(name="m006_common")(common)
 MIGRATIONS(name="m007_no_heads")(no_heads)
+MIGRATIONS(name="m008_untaught")(untaught)

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from feedback.errors import Conflict, NotFound
+from feedback.store.chats import TAUGHT
 from feedback.store.database import Database, Row
 from feedback.types import Feedback, FeedbackKind, Preference, new_id, now
 
 HELD_OUT_EVERY = 5  # every fifth act is kept for the gate's judge
-_DELETE_ALONE = """
+_DELETE_ALONE = f"""
 delete from replies where id = ? and source != 'chat'
-and id not in (select reply_id from feedback_replies)
+and id not in ({TAUGHT})
 and id not in (select reply_id from messages where reply_id is not null)
 """
 
@@ -62,8 +63,6 @@ class Acts:
         event = Feedback(new_id("f"), user_id, kind, payload, now(), None)
         with self._db.transaction() as db:
             replaced = [first for old in supersedes if (first := self.first_seq(old)) is not None]
-            for old in supersedes:
-                self._retract(old)
             db.execute(
                 "insert into feedback values (?, ?, ?, ?, ?, null)",
                 [event.id, user_id, kind, json.dumps(payload), event.created_at],
@@ -81,6 +80,8 @@ class Acts:
                         preference["features"], int(held_out), min([*replaced, seq]),
                     ],
                 )  # fmt: skip
+            for old in supersedes:  # not before: a reply that only the old act keeps is the new one's, too
+                self._retract(old)
             labels = self.label_count(user_id)
             if (request := _request.get()) is not None and request.user_id == user_id:
                 self._remember_act(request, event.id, labels)
@@ -106,10 +107,11 @@ class Acts:
 
     def retract_all(self, user_id: str) -> int:
         """Take all acts of a person back, corrections too; how many acts that were."""
-        with self._db.transaction():
+        with self._db.transaction() as db:
             rows = self._db.rows("select id from feedback where user_id = ? and retracted_at is null", [user_id])
             for row in rows:
                 self._retract(row["id"])
+            db.execute("delete from idempotency where user_id = ?", [user_id])  # the same may be brought in anew
             return len(rows)
 
     def event(self, user_id: str, feedback_id: str) -> Feedback:
@@ -163,12 +165,18 @@ class Acts:
         return [(self.event(row["user_id"], row["feedback_id"]), _preference(row)) for row in rows]
 
     def replace_features(self, made: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        """Give live preferences (by feedback id) the features and population of newly made ones."""
+        """Give live preferences (by feedback id) the features, their tiers and the population of newly made ones."""
         with self._db.transaction() as db:
             for feedback_id, preference in made:
                 db.execute(
-                    "update preferences set population = ?, features = ?, rows = ? where feedback_id = ?",
-                    [preference["population"], preference["features"], preference["rows"], feedback_id],
+                    "update preferences set population = ?, features = ?, rows = ?, tiers = ? where feedback_id = ?",
+                    [
+                        preference["population"],
+                        preference["features"],
+                        preference["rows"],
+                        json.dumps(preference["tiers"]),
+                        feedback_id,
+                    ],
                 )
 
     def label_count(self, user_id: str) -> int:

@@ -13,6 +13,8 @@ from feedback.types import Conversation, Message, Reply, new_id, now
 # By the numbers of messages, not by times: after a clock was put back, a new chat must not stand below all others.
 _NEWEST_MESSAGE = "(select max(seq) from messages where conversation_id = conversations.id)"
 _NEWEST_FIRST = f"{_NEWEST_MESSAGE} desc nulls first, conversations.rowid desc"
+# Replies that an act teaches something about: a thumb that was only taken back (0) says nothing.
+TAUGHT = "select reply_id from feedback_replies join preferences using (feedback_id)"
 
 
 class Chats:
@@ -46,14 +48,24 @@ class Chats:
             raise NotFound(f"There is no conversation {conversation_id}.")
         return conversation_of(row)
 
-    def conversations(self, user_id: str, limit: int = 200, *, archived: bool = False) -> list[Conversation]:
-        """A person's conversations (or those put into the archive), the newest activity first."""
+    def conversations(self, user_id: str, most: int | None = None, *, archived: bool = False) -> list[Conversation]:
+        """A person's conversations (or those put into the archive), the newest activity first; at most so many."""
         rows = self._db.rows(
             "select * from conversations where user_id = ? and archived = ? and deleted_at is null "
             f"order by {_NEWEST_FIRST} limit ?",
-            [user_id, int(archived), limit],
+            [user_id, int(archived), -1 if most is None else most],
         )
         return [conversation_of(row) for row in rows]
+
+    def count(self, user_id: str) -> tuple[int, int]:
+        """How many conversations a person has outside the archive, and in it."""
+        rows = self._db.rows(
+            "select archived, count(*) as talks from conversations where user_id = ? and deleted_at is null "
+            "group by archived",
+            [user_id],
+        )
+        found = {row["archived"]: row["talks"] for row in rows}
+        return found.get(0, 0), found.get(1, 0)
 
     def every_conversation(self, user_id: str) -> list[Conversation]:
         """All that is held, archived ones and those that can still be brought back too, the newest activity first."""
@@ -143,8 +155,7 @@ class Chats:
     def _erase(self, conversation_id: str) -> None:
         with self._db.transaction() as db:
             db.execute(
-                "delete from replies where conversation_id = ? and id not in (select reply_id from feedback_replies "
-                "join feedback on feedback.id = feedback_id where retracted_at is null)",
+                f"delete from replies where conversation_id = ? and id not in ({TAUGHT})",
                 [conversation_id],
             )
             db.execute(
@@ -281,7 +292,7 @@ class Chats:
         """
         rows = self._db.rows(
             "select prompt from replies where user_id = ? and learn = 1 and source != 'edit' "
-            "and (conversation_id is not null or id in (select reply_id from feedback_replies)) "
+            f"and (conversation_id is not null or id in ({TAUGHT})) "
             "group by prompt order by max(rowid) desc limit ?",
             [user_id, limit],
         )

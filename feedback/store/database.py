@@ -120,11 +120,13 @@ class Database:
             self._db.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def copy_to(self, path: Path) -> None:
-        """A consistent copy of the live database in another file."""
+        """A consistent copy of the live database in another file. Raises NotSaved, CorruptFile."""
         target = sqlite3.connect(path)
         try:
-            with self._lock:
+            with self._lock, self._whole():
                 self._db.conn.backup(target)
+        except sqlite3.OperationalError as error:
+            raise NotSaved(f"The database was not copied to {path}: {error}. Free some space and try again.") from error
         finally:
             target.close()
 

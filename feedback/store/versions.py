@@ -249,13 +249,27 @@ class Versions:
             for base_id in {version.base_id for version in doomed}:
                 active = self.active(user_id, base_id)
                 if active is not None and active.forgotten_at is not None:
-                    before = self._db.value(
-                        "select max(number) from versions where user_id = ? and base_id = ? and forgotten_at is null "
-                        "and status = 'retired'",
-                        [user_id, base_id],
-                    )
-                    self._activate(user_id, base_id, before, retire_as="retired")
+                    self._activate(user_id, base_id, self._before(active), retire_as="retired")
             return doomed
+
+    def _before(self, version: AdapterVersion) -> int | None:
+        """What is served again when a version is forgotten, None for the base.
+
+        That is what its trial was against; where that one was forgotten or taken back itself, what came before it. One
+        that never had a trial gives way to the newest before it that is retired.
+        """
+        while (trial := self._trials.begun(version.user_id, version.number)) is not None:
+            if trial.against is None:
+                return None
+            version = self.version(version.user_id, trial.against)
+            if version.forgotten_at is None and version.status != "rolled back":
+                return version.number
+        number = self._db.value(
+            "select max(number) from versions where user_id = ? and base_id = ? and number < ? "
+            "and forgotten_at is null and status = 'retired'",
+            [version.user_id, version.base_id, version.number],
+        )
+        return None if number is None else int(number)
 
     def restart_updates(self, user_id: str, seq: int, reason: str, *, again: bool) -> bool:
         """End an update that has begun to learn from the act with this number, and queue it anew if `again`; whether

@@ -30,6 +30,10 @@ def test_more_prompts_than_fit_at_once_are_all_answered(policy: Policy) -> None:
     assert groups[0].replies != groups[3].replies, "the same prompt in another batch gets its own draws"
 
 
+def test_no_prompts_are_no_replies(policy: Policy) -> None:
+    assert roll_out(policy, [], 4, Sampling(0.8, 1.0, 2, 1), adapter=None) == []
+
+
 def test_trunk_activations_are_the_hidden_states_below_the_adapter(exact: Policy) -> None:
     for group in replies(exact):
         for reply, trunk in zip(group.replies, group.trunks, strict=True):

@@ -189,7 +189,7 @@ def test_a_job_ends_in_a_version_and_a_verdict(job: Path, policy: Policy, tmp_pa
     assert any(value.abs().sum() > 0 for name, value in policy.adapter_state("result").items() if "lora_B" in name)
 
 
-def test_gae_and_a_parent_work_as_well(
+def test_gae_a_parent_and_no_prompts_of_ones_own_work_as_well(
     job_base: BaseFiles, population: Population, policy: Policy, tmp_path: Path
 ) -> None:
     files = VersionFiles(tmp_path / "adapters")
@@ -199,7 +199,8 @@ def test_gae_and_a_parent_work_as_well(
     config = UpdateConfig.from_dict(
         {**TINY, "start": "parent", "ppo": {**TINY["ppo"], "batches": 1, "advantage": "gae"}}
     )
-    write_job(tmp_path / "job", tiny_job(job_base, population, config=config, parent=files.path("u_1", 2)))
+    spec = tiny_job(job_base, population, config=config, parent=files.path("u_1", 2), prompts=[])
+    write_job(tmp_path / "job", spec)
     assert run_job(tmp_path / "job", policy) == "done"
     assert read_json(tmp_path / "job" / "result" / "about.json")["parent"] == "v2"
     (row,) = [row for row in read_metrics(tmp_path / "job") if "loss/value_avg" in row]

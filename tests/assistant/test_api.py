@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -170,6 +171,23 @@ def test_models_are_those_the_caller_can_name(mynah: Mynah, ada: Person, policy:
     assert ada.ask(400, model="Ada@v1", mynah={"arm": "base"})["error"]["param"] == "arm"
     for unknown in ("gpt-4", "Ada@v3", "Ada@v9", "Ada@base", "Bob@v1", "@v1", "Ada@"):
         assert ada.ask(404, model=unknown)["error"]["param"] == "model"
+
+
+def test_a_forgotten_version_is_no_model_and_cannot_be_activated(mynah: Mynah, ada: Person, policy: Policy) -> None:
+    reply = ada.ask()["choices"][0]["reply_id"]
+    click = ada.http.post("/v1/feedback", json={"reply_id": reply, "thumb": 1}).json()["feedback_id"]
+    version = give_version(mynah, ada.user, policy)
+    assert ada.get("/v1/models/Ada@v1")["id"] == "Ada@v1"
+    assert ada.http.delete(f"/v1/feedback/{click}").status_code == 200
+    assert not mynah.versions.path(ada.user.id, 1).exists()
+    assert [model["id"] for model in ada.get("/v1/models")["data"]] == ["mynah", "base"]
+    ada.get("/v1/models/Ada@v1", 404)
+    assert ada.ask(404, model="Ada@v1")["error"]["param"] == "model"
+    refused = ada.http.post("/v1/me/versions/v1/activate")
+    assert refused.status_code == 409 and refused.json()["error"]["code"] == "conflict"
+    wanted = replace(version, forgotten_at="now").unusable(version.base_id)
+    assert refused.json()["error"]["message"] == wanted and "was taken back" in wanted
+    assert ada.get("/v1/me/versions")["active"] == "base"
 
 
 def test_feedback_of_every_form(ada: Person) -> None:

@@ -153,6 +153,21 @@ def test_a_malformed_body_is_400(ada: Person, path: str, sent: bytes) -> None:
     refused(answer, 400)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "sent"),
+    [
+        ("POST", "/v1/feedback", {"reply_id": "r", "thumb": "\ud800"}),
+        ("POST", "/v1/feedback", {"ranking": [["\ud800"], ["x"]]}),
+        ("POST", "/v1/feedback", {"reply_id": "\ud800", "thumb": 1}),
+        ("PUT", "/v1/me/profile", {"name": "length", "weight": "\ud800"}),
+        ("POST", "/v1/chat/completions", {"model": "mynah", "messages": HELLO, "tool_choice": "\ud800"}),
+    ],
+)
+def test_half_a_character_is_400_wherever_it_stands(ada: Person, method: str, path: str, sent: dict[str, Any]) -> None:
+    headers = {"Content-Type": "application/json"}
+    refused(ada.http.request(method, path, content=json.dumps(sent), headers=headers), 400)
+
+
 def test_a_huge_body_is_refused_before_it_is_read(ada: Person) -> None:
     refused(ada.http.post("/v1/feedback", content=b"x" * (5 * 2**20)), 400, "4 MB")
     pieces = (b"x" * 2**20 for _ in range(5))  # without saying how much is coming

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from adapters.base_model import BaseFiles
-from assistant.bringing import AT_ONCE, read_feedback, send
+from assistant.bringing import read_feedback, send
 from assistant.cli import CANNOT, main
 from assistant.imports import check_brought
 from assistant.mynah import Mynah
@@ -108,6 +109,12 @@ def test_what_says_nothing_is_left_out_and_told(tmp_path: Path) -> None:
     assert "taken back" in found.left_out[0] and "not kept" in found.left_out[1] and "same" in found.left_out[3]
 
 
+def test_a_text_may_hold_any_end_of_a_line(tmp_path: Path) -> None:
+    rows = [PAIR | {"chosen": "one\u2028two\u0085three"}, PAIR]
+    path = written(tmp_path, "rows.jsonl", "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    assert read_feedback(path).preferences[0]["replies"][0] == "one\u2028two\u0085three"
+
+
 def test_of_several_people_one_is_chosen(tmp_path: Path) -> None:
     path = written(tmp_path, "export.json", json.dumps([rating(1), rating(1), rating(-1, person="u2")]))
     with pytest.raises(InvalidInput, match=r"2 people; name one with --person: u1 \(2\), u2 \(1\)"):
@@ -172,22 +179,39 @@ def test_a_server_takes_each_in_once(mynah: Mynah, address: str) -> None:
     user = mynah.accounts.add("Ada", PASSWORD)
     key = mynah.accounts.create_key(user)[1]
     done: list[int] = []
-    send(pairs(AT_ONCE + 3), address, key, done.append)
-    assert done == [AT_ONCE, AT_ONCE + 3]
-    send(pairs(AT_ONCE + 3), address, key)
-    assert mynah.store.acts.label_count(user.id) == AT_ONCE + 3
+    send(pairs(3), address, key, done.append)
+    assert done == [1, 2, 3]
+    send(pairs(5)[::-1], address, key)  # a later export, the newest first
+    assert mynah.store.acts.label_count(user.id) == 5
+
+
+def test_whoever_starts_over_may_bring_the_same_again(mynah: Mynah, address: str) -> None:
+    user = mynah.accounts.add("Dora", PASSWORD)
+    key = mynah.accounts.create_key(user)[1]
+    send(pairs(2), address, key)
+    reset = httpx.post(f"{address}/v1/me/reset", headers={"Authorization": f"Bearer {key}"})
+    assert reset.is_success and mynah.store.acts.label_count(user.id) == 0
+    send(pairs(2), address, key)
+    assert mynah.store.acts.label_count(user.id) == 2
 
 
 def test_what_was_refused_says_how_far_it_came(mynah: Mynah, address: str) -> None:
     user = mynah.accounts.add("Bob", PASSWORD)
     key = mynah.accounts.create_key(user)[1]
-    with pytest.raises(MynahError, match=rf"{AT_ONCE} of {AT_ONCE + 3} were taken in, then: preferences\[1\]"):
-        send(pairs(AT_ONCE + 3, bad=AT_ONCE + 1), address, key)
-    assert mynah.store.acts.label_count(user.id) == AT_ONCE
+    with pytest.raises(MynahError, match=r"3 of 5 were taken in, then: preferences\[3\]"):
+        send(pairs(5, bad=3), address, key)
+    assert mynah.store.acts.label_count(user.id) == 3
     with pytest.raises(MynahError, match=r"0 of 1 were taken in, then: .*API key"):
         send(pairs(1), address, "wrong")
     with pytest.raises(MynahError, match="does not answer"):
         send(pairs(1), "http://127.0.0.1:9", key)
+
+
+def test_whoever_has_no_room_is_told(mynah: Mynah, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = mynah.accounts.create_key(mynah.accounts.add("Eve", PASSWORD))[1]
+    monkeypatch.setattr(mynah.limits, "_room", 0)
+    with pytest.raises(MynahError, match=r"0 of 1 were taken in, then: You keep .* delete chats"):
+        send(pairs(1), address, key)
 
 
 def test_the_command(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from assistant.asking import EVERY
 from assistant.chat import NEWEST, title_of
+from assistant.turn import Turn
 from feedback.errors import Conflict, InvalidInput, NotFound
 from tests.assistant.conftest import Service, start
 
@@ -66,6 +68,61 @@ def test_one_thing_at_a_time_in_a_conversation(service: Service) -> None:
     turn.parts[0].writing.result(timeout=30)  # the reader is gone: nobody asked for the replies
     chat.send(ada, conversation.id, "Hello?", max_tokens=2).replies()
     assert [m.role for m in chat.history(ada, conversation.id)] == ["user", "assistant"] * 2
+
+
+def failed(service: Service, conversation_id: str, monkeypatch: pytest.MonkeyPatch, ask: bool = False) -> Turn:
+    """A turn of Ada's whose step went wrong, with an error that has no name here."""
+
+    def broken(*given: object) -> None:
+        raise RuntimeError("no memory")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(service.engine.policy, "step", broken)
+        turn = service.chat.send(service.ada, conversation_id, "Are you there?", ask=ask)
+        assert turn.parts[0].writing.wait(60)
+    return turn
+
+
+def test_a_conversation_goes_on_after_a_defect(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    chat, ada = service.chat, service.ada
+    talk, other = chat.open(ada).id, chat.open(ada).id
+    chat.send(ada, talk, "What is the sea?", max_tokens=2).replies()
+    first = chat.history(ada, talk)[0].id
+    with pytest.raises(RuntimeError, match="no memory"):
+        failed(service, talk, monkeypatch).replies()
+    assert "over" not in caplog.text
+    chat.send(ada, talk, "Hello?", max_tokens=2).replies()
+    assert "A turn met a defect" in caplog.text and "no memory" in caplog.text
+    assert [message.content for message in chat.history(ada, talk)][::2] == ["What is the sea?", "Hello?"]
+
+    failed(service, talk, monkeypatch)
+    chat.revise(ada, talk, first, "What is a lake?", max_tokens=2).replies()
+    failed(service, talk, monkeypatch)
+    chat.turn_to(ada, talk, first)
+    assert chat.history(ada, talk)[0].id == first
+    failed(service, talk, monkeypatch)
+    chat.set_learn(ada, talk, False)
+
+    failed(service, talk, monkeypatch)
+    chat.send(ada, other, "Hello?", max_tokens=2).replies()
+    assert talk not in chat._under_way, "nobody has to come back for it"
+
+    failed(service, talk, monkeypatch)
+    chat.remove(ada, talk)
+    failed(service, other, monkeypatch)
+    chat.discard(ada, other)
+    assert chat.list(ada) == []
+
+
+def test_after_a_defect_comparisons_are_asked_for_as_before(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat, ada = service.chat, service.ada
+    for _ in range(EVERY):
+        chat.asking.count(ada, False)
+    assert failed(service, chat.open(ada).id, monkeypatch, ask=True).may_ask
+    turn = chat.send(ada, chat.open(ada).id, "Hello?", max_tokens=2, ask=True)
+    assert turn.may_ask and turn.replies()
 
 
 def test_conversations_of_others_do_not_exist(service: Service) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +12,9 @@ import pytest
 from assistant.common import DAY, HOUR, CommonTaste, StoppedLooking
 from assistant.heads import Heads
 from assistant.profile import profile_of
-from feedback.common import LEAST, Common
+from feedback.common import LEAST, Common, in_common
 from feedback.labels import ranking_preference
 from feedback.store import Store
-from feedback.store import commons as rows
 from feedback.traits import TRAIT_NAMES
 from feedback.types import User
 from tests.feedback.helpers import BASE, POPULATION, add_person, make_reply
@@ -175,23 +175,26 @@ def test_who_shares_begins_with_the_others_and_comes_back_as_they_left(world: Wo
     assert world.common.look() and np.array_equal(world.common.prior(member.id).mean, mine.mean)
 
 
-def test_what_changes_while_it_is_looked_for_is_not_lost_and_a_server_that_ends_waits_for_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("late", ["shares no more", "clicks"])
+def test_what_changes_while_it_is_looked_for_is_not_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch, late: str
 ) -> None:
     world.share()
-    keep = rows.Commons.keep
 
-    def late(commons: rows.Commons, population: str, found: Common, made_of: rows.Stamp) -> bool:
-        world.common.share(world.people[0], False)
-        click(world.store, world.people[1], 2)
-        return keep(commons, population, found, made_of)
+    def changed_meanwhile(*given: Any) -> Common | None:
+        found = in_common(*given)
+        if late == "clicks":
+            click(world.store, world.people[1], 2)
+        else:
+            world.common.share(world.people[0], False)
+        return found
 
-    with monkeypatch.context() as patched:
-        patched.setattr(rows.Commons, "keep", late)
-        assert world.common.look()
-    assert world.common.found() is None
-    world.common.share(world.people[0], True)
-    world.hours[0] += 1.1
+    monkeypatch.setattr("assistant.common.in_common", changed_meanwhile)
+    assert world.common.look() and world.common.found() is None
+
+
+def test_a_server_that_ends_waits_for_nothing(world: World) -> None:
+    world.share()
     world.common._stop.set()
     with pytest.raises(StoppedLooking):
         world.common.look()

@@ -93,6 +93,16 @@ def test_an_edited_reply_that_a_chat_shows_stays_in_it(service: Service) -> None
     assert [message.content for message in chat.history(ada, talk.id)][-1] == "It is wet."
 
 
+def test_a_reply_whose_thumb_was_taken_back_goes_with_its_chat(service: Service) -> None:
+    ada, chat, store = service.ada, service.chat, service.store
+    talk = chat.open(ada, "")
+    (reply, *_) = chat.send(ada, talk.id, "Tell me about the sea.").replies()
+    for thumb in (1, 0):
+        service.learning.thumb(ada, reply.id, thumb)
+    store.chats.remove(ada.id, talk.id)
+    assert store.chats.all_replies(ada.id) == [] and store.chats.own_prompts(ada.id, 9) == []
+
+
 def test_a_reply_of_a_deleted_chat_goes_with_the_last_click_on_it(service: Service) -> None:
     ada, chat, store = service.ada, service.chat, service.store
     talk = chat.open(ada, "")

@@ -9,6 +9,7 @@ import pytest
 
 from assistant.imports import MAX_BROUGHT
 from feedback.errors import InvalidInput
+from feedback.labels import remake_preferences
 from tests.assistant.conftest import Service, said
 from tests.assistant.test_learning import LONG, SHORT, kept, taste
 
@@ -31,6 +32,29 @@ def test_preferences_from_elsewhere_teach(service: Service) -> None:
     assert any(np.frombuffer(reply.latent).any() for reply in replies)
     assert learning.record(ada).arms == []  # no arm of ours wrote them
     assert learning.retract(ada, acks[0].feedback_id).labels == 2
+
+
+def test_what_was_brought_means_the_same_under_another_prior(service: Service) -> None:
+    """Whatever the order of its texts, and with one that the ranking leaves out."""
+    learning, ada, store = service.learning, service.ada, service.store
+    (first, second) = learning.bring(
+        ada, [brought(), brought(replies=[LONG, "Nobody ranks this.", SHORT], ranking=[[2], [0]])]
+    )
+    before = store.acts.preferences(ada.id)
+    with store.database.transaction() as db:  # as an earlier Mynah kept it: features in the order of the texts
+        rows = np.frombuffer(before[0][0].features).reshape(2, -1)[::-1].tobytes()
+        db.execute(
+            "update preferences set population = 'older', tiers = '[[1], [0]]', features = ? where feedback_id = ?",
+            [rows, first.feedback_id],
+        )
+        db.execute("update preferences set population = 'older' where feedback_id = ?", [second.feedback_id])
+    assert remake_preferences(store, service.engine.population) == 2
+    for (made, _), (was, _) in zip(store.acts.preferences(ada.id), before, strict=True):
+        assert made.tiers == was.tiers == ((0,), (1,))
+        np.testing.assert_allclose(np.frombuffer(made.features), np.frombuffer(was.features))
+    for ack in (first, second):
+        learning.retract(ada, ack.feedback_id)
+    assert store.chats.all_replies(ada.id) == []
 
 
 def test_one_bad_item_and_nothing_is_kept(service: Service) -> None:

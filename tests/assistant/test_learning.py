@@ -138,6 +138,39 @@ def test_an_edit_is_kept_as_a_reply_that_beats_the_original(service: Service) ->
     assert learning.edit(ada, original, "Wet.").labels == 1  # in place of the first edit
 
 
+def test_latent_features_of_the_base_before_are_left_out(service: Service) -> None:
+    learning, ada, store, mine = service.learning, service.ada, service.store, service.engine.base_id
+    latent = np.full(len(service.engine.latents.directions), 2.0)
+
+    def reply(text: str, base_id: str) -> str:
+        draft = Draft(text, [1, 2], True, "stop", latent, 0.5)
+        made = draft.as_reply(ada.id, said("What is the sea?"), base_id, source="chat", arm="base")
+        store.chats.add_replies([made])
+        return made.id
+
+    def latents() -> list[bool]:
+        """Whether each row of the newest act has any."""
+        preference, base_id = store.acts.preferences(ada.id)[-1]
+        assert base_id == mine
+        rows = np.frombuffer(preference.features, dtype=np.float64).reshape(preference.rows, -1)
+        return rows[:, -len(latent) :].any(axis=1).tolist()
+
+    older, oldest, newer = reply(LONG, "other"), reply("It is deep.", "other"), reply(SHORT, mine)
+    learning.thumb(ada, newer, 1)
+    assert latents() == [True]
+    learning.thumb(ada, older, 1)
+    assert latents() == [False]
+    learning.rank(ada, [[older], [oldest]])
+    assert latents() == [False, False]
+    learning.rank(ada, [[older], [newer]])
+    assert latents() == [False, True]
+    learning.rank(ada, [[newer, oldest]], "neither")
+    assert latents() == [True, False]
+    learning.edit(ada, older, "It is wet and wide.")
+    assert latents() == [True, False], "the text as it should be is read by this base"
+    assert len(store.chats.replies(ada.id, [older])[0].latent) == 8 * len(latent), "what is kept stays as it was"
+
+
 def test_taking_back_forgets(service: Service) -> None:
     learning, ada = service.learning, service.ada
     first, second = pair(service, ada, 1), pair(service, ada, 2)

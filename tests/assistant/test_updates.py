@@ -216,6 +216,15 @@ def test_too_few_labels_say_how_many_are_missing(mynah: Mynah) -> None:
     assert caught.value.needed == 6
 
 
+def test_labels_taken_back_while_it_waits_end_it_with_a_reason(mynah: Mynah, user: User) -> None:
+    with closing(updates_of(mynah)) as updates:
+        updates.request(user)
+        for act in mynah.store.acts.live_labels(user.id)[3:]:
+            mynah.learning.retract(user, act)
+        ended = updates.run_here(user)
+    assert (ended.state, ended.reason) == ("failed", "An update needs 10 labels and there are 3; give 7 more.")
+
+
 def test_updates_start_by_themselves_for_who_waited_longest(mynah: Mynah) -> None:
     """In a window that is open now, with twenty new labels, and not before."""
     now = datetime.now()

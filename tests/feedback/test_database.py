@@ -82,10 +82,14 @@ insert into users (id, name, name_key, password_hash, admin, created_at) values 
 insert into conversations values ('c_1', 'u_1', 'Bees', 'Be kind.', 1, '2026', '2026');
 insert into replies values ('r_1', 'u_1', 'c_1', 'g', '[]', 'Pollen.', 'base', null, 'b', '{}', 1, x'', 1, 1, 'chat',
     x'', '2026');
+insert into replies values ('r_2', 'u_1', null, 'g', '[]', 'Honey.', 'base', null, 'b', '{}', 1, x'', 1, 1, 'kept',
+    x'', '2026');
 insert into messages values ('m_1', 'c_1', 0, 'user', 'What do bees eat?', null);
 insert into messages values ('m_2', 'c_1', 1, 'assistant', 'Pollen.', 'r_1');
 insert into feedback values ('f_1', 'u_1', 'thumb', '{"reply_id": "r_1", "thumb": 1}', '2026', null);
 insert into feedback_replies values ('f_1', 'r_1');
+insert into feedback values ('f_2', 'u_1', 'thumb', '{"reply_id": "r_2", "thumb": 0}', '2026', null);
+insert into feedback_replies values ('f_2', 'r_2');
 insert into preferences values ('f_1', 'u_1', 'b', 'p', 1, 'thumb', '[]', 1, 0.0, 1, x'00', 0);
 insert into counters values ('u_1', 'label', 1);
 insert into updates (id, user_id, base_id, state, trigger, seed, first_label, last_label, config, version, created_at)
@@ -107,7 +111,9 @@ def test_a_database_of_every_earlier_mynah_is_brought_up_and_a_copy_is_kept(tmp_
     user = store.people.get("u_1")
     assert [m.content for m in store.chats.messages("c_1")] == ["What do bees eat?", "Pollen."]
     assert store.chats.conversation("u_1", "c_1").system == "Be kind."
-    assert [event.payload["thumb"] for event in store.acts.events("u_1")] == [1] and store.acts.label_count("u_1") == 1
+    thumbs = [event.payload["thumb"] for event in store.acts.events("u_1")]
+    assert thumbs == [1, 0] and store.acts.label_count("u_1") == 1
+    assert [reply.id for reply in store.chats.all_replies("u_1")] == ["r_1"], "nothing was learned from the other"
     active = store.versions.active("u_1", "b")
     assert active is not None and active.name == "v1" and store.versions.updates("u_1")[0].version == 1
     assert store.people.session_user("token") == user == store.people.key_user("key")

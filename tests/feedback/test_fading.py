@@ -50,6 +50,13 @@ def test_a_taste_that_stays_does_not_fade() -> None:
     assert half_life(acts(BEFORE, 2 * BLOCK - 1, 0), PRIOR, {}) == NEVER, "too early to tell"
 
 
+@pytest.mark.parametrize("level", [0.0, -2.2])
+def test_a_correction_is_no_sign_of_a_taste_that_turned(level: float) -> None:
+    for seed in range(3):
+        steady = [*acts(BEFORE, 49, seed), Act("correction", np.eye(WIDTH)[:1], value=level)]
+        assert half_life(steady, PRIOR, {}) == NEVER
+
+
 def test_a_taste_that_turns_is_followed() -> None:
     for seed in range(4):
         turned = acts(BEFORE, 100, seed) + acts(AFTER, 30, seed + 10)

@@ -75,6 +75,38 @@ def test_a_reply_without_latent_features_has_zeros(replies: list[Reply]) -> None
     assert not labels.reply_features([replace(replies[0], latent=b"")], POPULATION)[0, -16:].any()
 
 
+def latents_of(preference: Preference) -> np.ndarray:
+    """The latent features in a kept preference, (rows, 16)."""
+    return np.frombuffer(preference.features, dtype=np.float64).reshape(preference.rows, -1)[:, -16:]
+
+
+def test_what_another_base_wrote_is_learned_from_without_its_latent_features(replies: list[Reply]) -> None:
+    long = replies[1]
+    older = replace(long, id="r_older", base_id="other")
+    assert labels.of_base([older, long], BASE) == [replace(older, latent=b""), long]
+    mixed = labels.ranking_preference(labels.of_base([older, long], BASE), [["r_older"], [long.id]], POPULATION)
+    latents = latents_of(as_kept(mixed))
+    assert not latents[0].any() and latents[1].tolist() == np.clip(np.arange(16.0), -4, 4).tolist()
+    assert labels.of_base([older], "other") == [older]
+
+
+def test_another_prior_measures_them_so_as_well(store: Store, replies: list[Reply]) -> None:
+    """A click is learned from on the base that served then, whichever had written."""
+    user = add_person(store, "bob")
+    mine = [replace(replies[1], id=f"r_{base}", user_id=user.id, base_id=base) for base in ("other", BASE)]
+    store.chats.add_replies(mine)
+    old, names = replace(POPULATION, version="older"), [reply.id for reply in mine]
+    tiers = [[name] for name in names]
+    for base in (BASE, "other"):
+        fields = labels.ranking_preference(labels.of_base(mine, base), tiers, old)
+        store.acts.add(user.id, "ranking", {"ranking": tiers, "verdict": None}, names, base, fields)
+    before = [preference.features for preference, _ in store.acts.preferences(user.id)]
+    assert labels.remake_preferences(store, POPULATION) == 2
+    remade = store.acts.preferences(user.id)
+    assert [preference.features for preference, _ in remade] == before
+    assert [latents_of(preference).any(axis=1).tolist() for preference, _ in remade] == [[False, True], [True, False]]
+
+
 def test_features_of_another_prior_are_not_mixed_in(replies: list[Reply]) -> None:
     preference = as_kept(labels.thumb_preference(replies[0], 1, replace(POPULATION, version="older")))
     with pytest.raises(AssertionError, match="remake_preferences"):

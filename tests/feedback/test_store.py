@@ -59,6 +59,21 @@ def test_a_new_act_takes_the_place_of_those_it_supersedes(store: Store) -> None:
     assert total == 1 and store.acts.event(user.id, old).retracted_at
 
 
+def test_what_only_the_old_act_kept_is_the_new_ones(store: Store) -> None:
+    """A text that was brought in, and then judged the other way."""
+    user = add_person(store)
+    reply = make_reply(user, source="import")
+    store.chats.add_replies([reply])
+    acts, last = list[str](), list[str]()
+    for value in (1, -1, 0):
+        fields = thumb_preference(reply, value, POPULATION) if value else None
+        last = [store.acts.add(user.id, "thumb", {"thumb": value}, [reply.id], BASE, fields, supersedes=last)[0].id]
+        acts += last
+        assert store.acts.label_count(user.id) == abs(value)
+    assert [each.id for each in store.acts.live(user.id, "thumb")] == acts[-1:]
+    assert store.chats.all_replies(user.id) == [], "nothing is learned from it any more"
+
+
 def test_every_fifth_label_is_held_out_and_numbers_are_never_reused(store: Store) -> None:
     user = add_person(store)
     events = [thumb(store, user) for _ in range(12)]
@@ -324,6 +339,8 @@ def test_what_a_program_asked_is_an_own_prompt_while_something_is_said_about_it(
     assert own_prompts(store, user) == ["What is the sea?"]
     store.acts.retract(user.id, act.id)
     assert own_prompts(store, user) == []
+    store.acts.add(user.id, "thumb", {"reply_id": asked.id, "thumb": 0}, [asked.id], BASE, None)
+    assert own_prompts(store, user) == [], "a thumb that was only taken back says nothing"
 
 
 def own_prompts(store: Store, user: User) -> list[str]:

@@ -8,6 +8,7 @@ import pytest
 
 from feedback.errors import Conflict, NotFound
 from feedback.store import Store
+from feedback.types import TrialEvent, User, now
 from tests.feedback.helpers import BASE, add_person, make_version
 
 
@@ -74,6 +75,59 @@ def test_activation_and_rollback(store: Store) -> None:
     active = store.versions.active(user.id, BASE)
     assert active is not None and active.number == 2 and active.name == "v2"
     assert store.versions.active(user.id, "other") is None
+
+
+def serve(store: Store, user: User, *numbers: int, stays: bool = True) -> None:
+    """Versions that are served one after the other, each after the trial of the one before; each knows of 10 more
+    acts. stays: the last one's trial is over, too."""
+    for number in numbers:
+        made = make_version(user, number, status="probation", last_label=10 * number)
+        store.versions.add(made, activate=True, update_state="promoted")
+        if stays or number != numbers[-1]:
+            store.versions.end_trial(user.id, BASE, TrialEvent(number, "confirmed", None, 9, 2, 0, "", now()))
+
+
+def served(store: Store, user: User) -> int | None:
+    active = store.versions.active(user.id, BASE)
+    return active.number if active else None
+
+
+def forget(store: Store, user: User, seq: int) -> list[int]:
+    return [version.number for version in store.versions.forget(user.id, seq)]
+
+
+@pytest.mark.parametrize("stays", [True, False])
+def test_a_forgotten_version_gives_way_to_the_one_it_had_replaced(store: Store, stays: bool) -> None:
+    ada, bob, eve = (add_person(store, name) for name in ("ada", "bob", "eve"))
+    serve(store, ada, 1, 2)
+    store.versions.activate(ada.id, BASE, None)
+    serve(store, ada, 3, stays=stays)
+    assert forget(store, ada, 30) == [3] and served(store, ada) is None, "not v1, which the base had replaced"
+
+    serve(store, bob, 1, 2, 3)
+    store.versions.activate(bob.id, BASE, 1)
+    serve(store, bob, 4, stays=stays)
+    assert forget(store, bob, 40) == [4] and served(store, bob) == 1, "not v2, which is newer"
+    assert store.versions.version(bob.id, 1).status == "active"
+
+    serve(store, eve, 1, 2, 3, 4, stays=stays)
+    assert forget(store, eve, 25) == [3, 4] and served(store, eve) == 2
+    assert forget(store, eve, 5) == [1, 2] and served(store, eve) is None
+
+
+def test_a_version_on_trial_is_not_what_another_had_replaced(store: Store) -> None:
+    user = add_person(store)
+    serve(store, user, 1, 2, stays=False)
+    serve(store, user, 3, stays=False)
+    assert forget(store, user, 30) == [3] and served(store, user) == 1, "nothing speaks for v2"
+
+
+def test_what_was_taken_back_by_hand_is_not_served_again(store: Store) -> None:
+    user = add_person(store)
+    serve(store, user, 1, 2, 3)
+    for number in (2, 1, 3):  # v3 and v2 are "rolled back"
+        store.versions.activate(user.id, BASE, number)
+    assert forget(store, user, 30) == [3] and served(store, user) == 1, "it was compared with v2"
 
 
 def test_version_numbers_are_never_used_twice(store: Store) -> None:
