@@ -77,6 +77,7 @@ def debris(store: Store, adapters: Path, jobs: Path) -> list[Path]:
     for root in (adapters, jobs):
         drafts = root.rglob(f"{TEMPORARY}*") if root.is_dir() else ()
         found += [path for path in drafts if path not in found and not str(path).startswith(inside)]
+    found += adapters.parent.glob(f"{TEMPORARY}*")  # of a backup or a restore: the whole database may be in there
     return sorted(found)
 
 

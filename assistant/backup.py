@@ -1,8 +1,9 @@
 """One file with everything that cannot be made again: the database, all adapter versions, and what features are along.
 
 Works beside a running server. The database is copied first, in one consistent piece; the version folders it speaks of
-were complete before their rows were, and never change. Left out on purpose: base models and the shared pool, which are
-made again, and updates under way, which start anew.
+were complete before their rows were, and never change. All of it is put together beside the file that it becomes, so
+that the data folder never holds a second copy of what people may delete. Left out on purpose: base models and the
+shared pool, which are made again, and updates under way, which start anew.
 
     mynah-backup.zip
         manifest.json       what made it, and the sha256 of every file
@@ -18,12 +19,14 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.files import TEMPORARY, fsync, sha256_file
+from assistant.adoption import remove
 from assistant.config import Config
 from assistant.lock import DataLock
 from feedback.errors import Conflict, CorruptFile, InvalidInput, NotFound, NotSaved
@@ -32,34 +35,47 @@ from feedback.types import now
 
 FORMAT = 1
 TRIES = 3
+STALE = 3600.0  # seconds after which what lies beside a backup is a killed one's
 _MEMBER = re.compile(
-    r"mynah\.db|adapters/u_[0-9a-f]+/v[0-9]+/[A-Za-z0-9_-][A-Za-z0-9_.-]*|latents/[A-Za-z0-9_][\w.-]*/latents\.safetensors"
+    r"mynah\.db|adapters/u_[0-9a-f]+/v[0-9]+/[A-Za-z0-9_-][A-Za-z0-9_.-]*|latents/[\w-][\w.-]*/latents\.safetensors"
 )
+_DRAFT = f"{TEMPORARY}backup-"  # how the folder begins that a backup is put together in
+_RESTORED = f"{TEMPORARY}restore"
 
 
-def backup(config: Config, out: Path) -> int:
-    """Write a backup; its size in bytes. Raises NotFound, Conflict for a file that exists, NotSaved."""
+@dataclass(frozen=True)
+class Written:
+    """A backup. size: bytes; missing: versions whose folder was gone, in words."""
+
+    size: int
+    missing: list[str]
+
+
+def backup(config: Config, out: Path) -> Written:
+    """Write a backup. Raises NotFound, Conflict for a file that exists, NotSaved."""
     if not config.database.is_file():
         raise NotFound(f"There is nothing to back up: {config.data_dir} holds no database.")
     if out.exists():
         raise Conflict(f"{out} exists already; choose another name or remove it first.")
-    draft = out.parent / f"{TEMPORARY}{out.name}-{os.getpid()}"
     try:
-        for attempt in range(TRIES):
-            try:
-                _write(config, draft)
-                break
-            except FileNotFoundError:  # a person was removed between the copy of the database and that of their folders
-                if attempt == TRIES - 1:
-                    raise
-        fsync(draft)
-        draft.rename(out)
+        for left in out.parent.glob(f"{_DRAFT}*"):
+            if left.stat().st_mtime < time.time() - STALE:
+                remove(left)
+        with tempfile.TemporaryDirectory(prefix=_DRAFT, dir=out.parent) as folder:
+            draft = Path(folder) / "backup.zip"
+            for attempt in range(TRIES):
+                try:
+                    missing = _write(config, draft, last=attempt == TRIES - 1)
+                    break
+                except FileNotFoundError:  # somebody was removed between the copy of the database and that of folders
+                    if attempt == TRIES - 1:
+                        raise
+            fsync(draft)
+            draft.rename(out)
         fsync(out.parent.resolve())
     except OSError as error:
         raise NotSaved(f"The backup {out} was not written: {error.strerror or error}.") from error
-    finally:
-        draft.unlink(missing_ok=True)
-    return out.stat().st_size
+    return Written(out.stat().st_size, missing)
 
 
 def restore(config: Config, file: Path) -> int:
@@ -71,60 +87,64 @@ def restore(config: Config, file: Path) -> int:
         raise NotFound(f"There is no file {file}.")
     lock = DataLock(config.data_dir, "restore")
     try:
+        draft = config.data_dir / _RESTORED
+        if draft.exists() and not config.database.exists():  # of a killed restore: it had found the folder empty
+            for left in (config.adapters, config.latents, draft):
+                remove(left)
         if there := sorted(path.name for path in config.data_dir.iterdir() if path.name != "lock"):
             raise Conflict(
                 f"{config.data_dir} is not empty (it holds {there[0]}); restore into an empty folder with --data-dir."
             )
-        draft = config.data_dir / f"{TEMPORARY}restore"
         try:
             count = _unpack(file, draft)
             Store(draft / "mynah.db").close()  # opens, migrates, and so finds out whether it is a database at all
-            for name in ("adapters", "latents", "mynah.db"):  # the database last: without it the folder counts as empty
+            for name in ("adapters", "latents", "mynah.db"):  # the database last: without it nothing was restored
                 if (draft / name).exists():
                     (draft / name).rename(config.data_dir / name)
             fsync(config.data_dir)
         except OSError as error:
             raise NotSaved(f"The backup was not restored: {error.strerror or error}.") from error
         finally:
-            shutil.rmtree(draft, ignore_errors=True)
+            remove(draft)
         return count
     finally:
         lock.release()
 
 
-def _write(config: Config, draft: Path) -> None:
-    with (
-        _copy_of(config.database) as database,
-        zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-    ):
+def _write(config: Config, draft: Path, *, last: bool) -> list[str]:
+    """The archive; which versions have no folder, where this is the last try. Raises FileNotFoundError before that."""
+    database, missing = draft.with_name("mynah.db"), list[str]()
+    store = Store(config.database)
+    try:
+        store.database.copy_to(database)
+    finally:
+        store.database.close()
+    with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         draft.chmod(0o600)  # it holds everything that anybody ever wrote
-        hashes = {"mynah.db": sha256_file(database)}
-        archive.write(database, "mynah.db")
         copied = Store(database)
         try:
-            versions = [v for user in copied.people.all() for v in copied.versions.versions(user.id)]
+            rows = [(user.name, v) for user in copied.people.all() for v in copied.versions.versions(user.id)]
         finally:
             copied.close()
-        folders = [config.adapters / v.user_id / v.name for v in versions if v.forgotten_at is None]
-        files = [path for folder in folders for path in sorted(folder.iterdir())]
-        for path in [*files, *sorted(config.latents.glob("*/latents.safetensors"))]:
+        hashes = {"mynah.db": sha256_file(database)}
+        archive.write(database, "mynah.db")
+        files = sorted(config.latents.glob("*/latents.safetensors"))
+        for owner, version in rows:
+            folder = config.adapters / version.user_id / version.name
+            if version.forgotten_at is not None:
+                continue
+            if last and not folder.is_dir():
+                missing.append(f"{owner}'s {version.name}")
+            else:
+                files += sorted(folder.iterdir())
+        for path in files:
             name = path.relative_to(config.data_dir).as_posix()
-            archive.write(path, name)
-            hashes[name] = sha256_file(path)
+            if _MEMBER.fullmatch(name):  # else it is nothing of ours: what a file manager keeps, for one
+                archive.write(path, name)
+                hashes[name] = sha256_file(path)
         about = {"format": FORMAT, "made_at": now(), "sha256": hashes}
         archive.writestr("manifest.json", json.dumps(about, indent=1, sort_keys=True))
-
-
-@contextmanager
-def _copy_of(database: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}backup-", dir=database.parent) as folder:
-        store = Store(database)
-        try:
-            copy = Path(folder) / "mynah.db"
-            store.database.copy_to(copy)
-        finally:
-            store.database.close()
-        yield copy
+    return missing
 
 
 def _unpack(file: Path, folder: Path) -> int:
@@ -147,7 +167,7 @@ def _unpack(file: Path, folder: Path) -> int:
                 if sha256_file(target) != expected:
                     raise CorruptFile(f"{name} in {file} is damaged; it was not restored.")
             return len(hashes)
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, KeyError, ValueError, EOFError) as error:
         if isinstance(error, InvalidInput):
             raise
         raise CorruptFile(f"{file} is no backup of Mynah, or a damaged one ({error}).") from error

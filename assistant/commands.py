@@ -168,7 +168,7 @@ def _update_here(config: Config, user: User) -> Update:
     from assistant.mynah import Mynah
 
     lock = DataLock(config.data_dir, "app.py update")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # like Ctrl-C: the update is paused
+    _end_like_ctrl_c()  # the update is paused
     try:
         mynah = Mynah.open(config, lambda line: print(line, file=sys.stderr), lock=lock, run_updates=False)
         try:
@@ -292,10 +292,13 @@ def backup(config: Config, given: dict[str, Any]) -> int:
     """Everything in one file."""
     from assistant.backup import backup as write
 
-    size = write(config, given["file"])
+    _end_like_ctrl_c()
+    written = write(config, given["file"])
     with _accounts(config) as (accounts, store):
         _admins(accounts, store).note(COMMAND_LINE, "made a backup")
-    print(f"Wrote {given['file']} ({size >> 10} KB). It holds everybody's conversations: keep it safe.")
+    print(f"Wrote {given['file']} ({written.size >> 10} KB). It holds everybody's conversations: keep it safe.")
+    for version in written.missing:
+        print(f"{version} is not in it: its folder is gone (app.py doctor says what to do).", file=sys.stderr)
     return 0
 
 
@@ -303,6 +306,7 @@ def restore(config: Config, given: dict[str, Any]) -> int:
     """A backup into an empty folder."""
     from assistant.backup import restore as unpack
 
+    _end_like_ctrl_c()
     count = unpack(config, given["file"])
     with _accounts(config) as (accounts, store):
         _admins(accounts, store).note(COMMAND_LINE, "restored a backup")
@@ -322,6 +326,13 @@ def doctor(config: Config, given: dict[str, Any]) -> int:
 
 
 # ---- shared -------------------------------------------------------------------------------------------------------
+
+
+def _end_like_ctrl_c() -> None:
+    """Whoever ends this from outside, or closes its terminal, leaves nothing half-done behind either."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, signal.default_int_handler)
 
 
 @contextmanager

@@ -32,7 +32,13 @@ class DataLock:
         except OSError as error:
             self._file.close()
             raise Conflict(f"{data_dir} is in use by {describe(holder(data_dir))}.", param="data_dir") from error
-        self.tell(purpose=purpose)
+        try:
+            self.tell(purpose=purpose)
+        except OSError as error:
+            raise NotSaved(
+                f"The data folder {data_dir} cannot be written to: {error.strerror}. Free some disk space.",
+                param="data_dir",
+            ) from error
 
     def tell(self, **facts: Any) -> None:
         """Replace what others read about the holder."""

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path, PurePosixPath
+
+import pytest
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from assistant.cli import CANNOT, build_parser
 from assistant.config import Config
@@ -52,3 +59,18 @@ def test_the_lock_names_every_file_by_hash_but_torchs() -> None:
     assert re.fullmatch(r"torch==[\d.]+\n", (DEPLOY / "torch.txt").read_text("utf-8"))
     for maker in (ROOT / "Makefile", DEPLOY / "Dockerfile"):
         assert "--no-deps --require-hashes -r requirements.lock" in maker.read_text("utf-8")
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+def test_the_lock_has_what_packages_need_on_later_pythons_too(python: str) -> None:
+    """pip installs what is locked and nothing else; Python 3.13, for one, left modules out that others need."""
+    lines = (ROOT / "requirements.lock").read_text("utf-8").splitlines()
+    locked = [line.removesuffix("\\") for line in lines if "==" in line and not line.startswith((" ", "#"))]
+    here = {**default_environment(), "python_version": python, "python_full_version": f"{python}.0", "extra": ""}
+    wanted = [each for each in map(Requirement, locked) if each.marker is None or each.marker.evaluate(here)]
+    have = {canonicalize_name(each.name) for each in wanted} | {"torch"}
+    for each in wanted:
+        with contextlib.suppress(PackageNotFoundError):  # what only another Python needs is not installed here
+            needs = map(Requirement, requires(each.name) or [])
+            now = {canonicalize_name(need.name) for need in needs if not need.marker or need.marker.evaluate(here)}
+            assert now <= have, f"{each.name} on Python {python}"

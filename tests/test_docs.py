@@ -249,6 +249,15 @@ def is_in_deploy(command: str) -> None:
         assert f"\n  {named}:" in compose
 
 
+def is_as_the_unit(command: str) -> None:
+    """The same user, folders and interpreter as the service's."""
+    unit = read(ROOT / "deploy" / "mynah.service")
+    _, _, user, _, *folders, python, script, word = command.split()
+    assert f"User={user}\n" in unit and all(folder in unit for folder in folders) and len(folders) == 2
+    assert f"ExecStart={python} " in unit and script == "/opt/mynah/app.py"
+    build_parser()[0].parse_args([word])
+
+
 def names_what_ray_hears(command: str) -> None:
     """One address everywhere, a version that is pinned, and names that Mynah or its tests of Ray know."""
     assert set(re.findall(r"10\.\d\S+", command)) <= {"10.0.0.1", "10.0.0.1:6379"}
@@ -302,6 +311,7 @@ NOT_RUN = [
     Rule(r"python app\.py serve( --\S+ \S+)+", "STEPS has a server; these differ in options", is_understood),
     Rule(r"python app\.py export .+ --format gguf .+", "takes long; STEPS has another format", is_understood),
     Rule(r"(useradd|cp|systemctl|journalctl) .+", "needs root and systemd", is_in_deploy),
+    Rule(r"sudo -u mynah env .+ doctor", "needs root and systemd", is_as_the_unit),
     Rule(r"docker compose .+", "needs Docker", is_in_deploy),
     Rule(r"\.venv/bin/(ray .+|python -m pip .+ deploy/ray\.txt)", "needs Ray (tests/ecosystem)", names_what_ray_hears),
     Rule(r"export (RAY_AUTH_MODE|MYNAH_MODELS_DIR)=.+", "is for Ray's nodes", names_what_ray_hears),

@@ -135,3 +135,12 @@ def test_the_dashboard_asks_for_metrics_that_are_served(mynah: Mynah) -> None:
         for name in re.findall(r"(?:mynah|process)_\w+", target["expr"])
     }
     assert asked <= served and len(asked) >= 10
+
+
+def test_a_ratio_on_the_dashboard_has_the_same_labels_on_both_sides() -> None:
+    panels = json.loads((ROOT / "deploy" / "grafana.json").read_text("utf-8"))["panels"]
+    ratios = [t["expr"] for panel in panels for t in panel["targets"] if " / " in t["expr"]]
+    assert len(ratios) >= 2
+    for ratio in ratios:  # Prometheus divides only what has the same labels, and answers nothing where none has
+        above, below = ratio.split(" / ")
+        assert above.startswith("sum(") == below.startswith("sum("), ratio

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from adapters.policy import Policy
@@ -101,6 +105,63 @@ def test_a_damaged_backup_restores_nothing(config: Config, tmp_path: Path, harm:
     assert isinstance(caught.value, CorruptFile) or harm == "newer"
     assert [path.name for path in target.data_dir.iterdir()] == ["lock"]
     assert not (tmp_path / "evil").exists()
+
+
+def test_a_backup_that_was_killed_leaves_nothing_for_good(config: Config, tmp_path: Path) -> None:
+    left = tmp_path / ".tmp-backup-killed"
+    left.mkdir()
+    (left / "mynah.db").write_bytes(b"everything")
+    backup(config, tmp_path / "first.zip")
+    assert left.exists(), "it may be another backup at work"
+    os.utime(left, (0, 0))
+    backup(config, tmp_path / "second.zip")
+    assert not left.exists() and sorted(path.name for path in tmp_path.iterdir()) == ["data", "first.zip", "second.zip"]
+    assert sorted(path.name for path in config.data_dir.iterdir()) == ["adapters", "jobs", "mynah.db"]
+
+
+@pytest.mark.parametrize("moved", [[], ["adapters"]])
+def test_a_restore_that_was_killed_can_be_done_again(config: Config, tmp_path: Path, moved: list[str]) -> None:
+    backup(config, tmp_path / "saved.zip")
+    target = replace(config, data_dir=tmp_path / "new")
+    for name in ("adapters/u_1/v1", "mynah.db"):
+        (target.data_dir / ".tmp-restore" / name).mkdir(parents=True)
+    for name in moved:
+        (target.data_dir / ".tmp-restore" / name).rename(target.data_dir / name)
+    assert restore(target, tmp_path / "saved.zip") == 5
+    assert sorted(path.name for path in target.data_dir.iterdir()) == ["adapters", "lock", "mynah.db"]
+    assert not (target.adapters / "u_1").exists()
+
+
+def test_every_byte_of_a_backup_is_looked_at(config: Config, tmp_path: Path) -> None:
+    """Compressed as it was written: a flipped bit meets the decompressor, too."""
+    file, bad = tmp_path / "saved.zip", tmp_path / "bad.zip"
+    backup(config, file)
+    whole = file.read_bytes()
+    target = replace(config, data_dir=tmp_path / "new")
+    for place in np.random.default_rng(0).integers(len(whole) * 9 // 10, size=40):
+        bad.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        with contextlib.suppress(CorruptFile):  # what nobody reads, a date, say, may be anything
+            restore(target, bad)
+            shutil.rmtree(target.data_dir)
+
+
+def test_names_of_other_alphabets_and_files_of_others(config: Config, tmp_path: Path) -> None:
+    for name in ("通义千问-7b-0a1b", "-qwen-0a1b", "ünï"):
+        (config.latents / name).mkdir(parents=True)
+        (config.latents / name / "latents.safetensors").write_bytes(b"x")
+    (version,) = config.adapters.glob("u_*/v1")
+    (version / ".DS_Store").write_bytes(b"x")
+    backup(config, tmp_path / "saved.zip")
+    target = replace(config, data_dir=tmp_path / "new")
+    assert restore(target, tmp_path / "saved.zip") == 8
+    assert len(list(target.latents.iterdir())) == 3 and not list(target.adapters.rglob(".DS_Store"))
+
+
+def test_a_version_without_its_folder_is_left_out_and_told(config: Config, tmp_path: Path) -> None:
+    (version,) = config.adapters.glob("u_*/v1")
+    shutil.rmtree(version)
+    assert backup(config, tmp_path / "saved.zip").missing == ["Ada's v1"]
+    assert restore(replace(config, data_dir=tmp_path / "new"), tmp_path / "saved.zip") == 1
 
 
 def test_what_is_not_there_is_said(config: Config, tmp_path: Path) -> None:
