@@ -15,13 +15,14 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import accumulate, dropwhile
 
 from adapters.rendering import ChatMessage
 from assistant.asking import Asking
 from assistant.engine import Engine
 from assistant.learning import Learning
 from assistant.limits import Limits
-from assistant.messages import check_messages, check_text
+from assistant.messages import MAX_CONVERSATION, check_messages, check_text
 from assistant.requests import ChatRequest, Requests
 from assistant.trash import Trash
 from assistant.turn import Keep, Turn
@@ -310,11 +311,16 @@ def title_of(text: str) -> str:
 
 
 def _prompt(conversation: Conversation, messages: Sequence[Message], said: str) -> list[ChatMessage]:
-    """The newest messages with the conversation's system prompt, ending with what was said now."""
+    """The newest messages that a prompt has room for with the conversation's system prompt, ending with what was said
+    now; they begin with one of the person's."""
     system: list[ChatMessage] = []
     if conversation.system.strip():
         system = [{"role": "system", "content": conversation.system}]
-    turns: list[ChatMessage] = [{"role": m.role, "content": m.content} for m in messages[-NEWEST:]]
+    room = MAX_CONVERSATION - len(conversation.system) - len(said)
+    sizes = accumulate(len(message.content) for message in reversed(messages[-NEWEST:]))
+    fitting = sum(size <= room for size in sizes)
+    newest = list(dropwhile(lambda message: message.role != "user", messages[len(messages) - fitting :]))
+    turns: list[ChatMessage] = [{"role": message.role, "content": message.content} for message in newest]
     return [*system, *turns, {"role": "user", "content": said}]
 
 

@@ -10,6 +10,7 @@ while a version is on trial, with that version's reply and one without it (proba
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,8 @@ from feedback.reward_head import RewardHead
 from feedback.types import ArmName, Reply, User, new_id
 
 Keep = Callable[[Sequence[Reply], bool], None]  # stores finished replies; the flag: they are to be compared
+
+log = logging.getLogger(__name__)
 
 PATIENCE = 0.5  # seconds between signs of life while nothing can be shown
 
@@ -228,6 +231,9 @@ class Turn:
             try:
                 self.parts[1].writing.result()
             except MynahError:
+                return self.parts[:1]
+            except Exception:
+                log.exception("What a reply was to be compared with met a defect")
                 return self.parts[:1]
         return self.parts
 

@@ -6,6 +6,7 @@ The open conversation's id lives in the page's address and in a hidden field; ev
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -35,6 +36,7 @@ class ChatPage:
     def __init__(self, mynah: Mynah) -> None:
         self.mynah = mynah
         self.live = LiveTurns()
+        self._all_listed: set[str] = set()  # people who want to see all their chats, not the newest only
 
     # ---- layout ---------------------------------------------------------------------------------------------------
 
@@ -89,13 +91,13 @@ class ChatPage:
         replies = [self.thread, self.stage, self.asks, self.notice]
         opened = wire(blocks.load, self.open, [], asked)
         opened.then(None, [], [], js=FOCUS_JS, **QUIET)
-        wire(self.box.submit, self.ask, asking, asked)
-        wire(self.send.click, self.ask, asking, asked)
+        wire(partial(gr.on, [self.box.submit, self.send.click]), self.ask, asking, asked)
         wire(self.thread.submit, self.write_more, asking, asked)
         wire(self.clock.tick, self.look, [self.here, self.box], asked)
         chosen = wire(self.side.click, self.choose_chat, [self.here], page)
         wire(chosen.then, self.reopen, [self.here], page)  # a look at the other chat may have come in last
-        wire(self.thread.click, self.act, [self.here], replies)
+        wire(self.side.submit, self.tidy, [self.here], page)
+        wire(self.thread.click, self.act, [self.here], replies, "multiple")
         wire(self.stage.click, self.decide, [self.here], replies)
         wire(self.stop.click, self.stop_writing, [self.here], [self.notice])
         wire(
@@ -103,9 +105,10 @@ class ChatPage:
             self.set_private,
             [self.here, self.private],
             [self.side, self.thread, *about[:1], self.notice],
+            "always_last",
         )
         wire(self.system.blur, self.set_system, [self.here, self.system], [self.notice])
-        wire(self.asks.input, self.set_asks, [self.asks], [self.notice])
+        wire(self.asks.input, self.set_asks, [self.asks], [self.notice], "always_last")
         self.here.change(None, [self.here], [], js=ADDRESS_JS, **QUIET)
 
     # ---- opening --------------------------------------------------------------------------------------------------
@@ -126,25 +129,40 @@ class ChatPage:
         return [*self._page(user, here, about=True), gr.Textbox(interactive=True)]
 
     def choose_chat(self, request: gr.Request, event: gr.EventData, here: str) -> list[Any]:
-        """New chat, open a chat, and all that can be done with one in the left column."""
-        user, chat = person(self.mynah, request), self.mynah.chat
-        act = pressed(event, "act")
-        if act == "new":
+        """New chat, or open one."""
+        user = person(self.mynah, request)
+        if pressed(event, "act") == "new":
             return self._page(user, "", about=True)
         one = pressed(event, "id")
-        if act == "open":
-            self._turn_to(user, one, pressed(event, "message", ""))
-            return self._page(user, one, about=True)
+        self._turn_to(user, one, pressed(event, "message", ""))
+        return self._page(user, one, about=True)
+
+    def tidy(self, request: gr.Request, event: gr.EventData, here: str) -> list[Any]:
+        """All that can be done with a chat in the left column. The open one stays as it is, unless it is deleted: a
+        comparison may stand there, or a form half filled in."""
+        user, chat = person(self.mynah, request), self.mynah.chat
+        act = pressed(event, "act")
+        if act == "all":
+            self._all_listed.add(user.id)
+            return self._only_side(user, here)
+        one = pressed(event, "id")
         if act == "rename":
             chat.rename(user, one, pressed(event, "title"))
         elif act in ("archive", "unarchive"):
             chat.archive(user, one, act == "archive")
         elif act == "remove":
             chat.remove(user, one)
-            here = "" if here == one else here
+            if here == one:
+                return self._page(user, "", about=True)
         elif act == "undo":
             chat.trash.bring_back(user, one)
-        return self._page(user, here, about=not here)
+        return self._only_side(user, here)
+
+    def _only_side(self, user: User, here: str) -> list[Any]:
+        return [gr.skip(), self._view(user, here).side(), *[gr.skip()] * 8]
+
+    def _view(self, user: User, here: str) -> ChatView:
+        return ChatView(self.mynah, user, here, all_listed=user.id in self._all_listed)
 
     def _turn_to(self, user: User, here: str, message: str) -> None:
         """Check that the chat is the person's, and show the branch with the message. Raises NotFound."""
@@ -162,7 +180,7 @@ class ChatPage:
 
         about: also what is set for the chat; not while the person may be changing that.
         """
-        view = ChatView(self.mynah, user, here)
+        view = self._view(user, here)
         live = self.live.of(user, here)
         return [
             here,
@@ -193,7 +211,7 @@ class ChatPage:
             self.mynah.chat.set_learn(user, here, not private)
         except MynahError as error:
             return [gr.skip(), gr.skip(), not private, notice(error)]
-        view = ChatView(self.mynah, user, here)
+        view = self._view(user, here)
         return [view.side(), view.live_thread(self.live.of(user, here)), gr.skip()]
 
     def set_system(self, request: gr.Request, here: str, system: str | None) -> None:
@@ -266,8 +284,7 @@ class ChatPage:
         page = self._page(user, here)
         if live.error is not None:
             return [*page, live.question or text, notice(live.error)]
-        if live.to_compare:
-            choice = view.choice(live.to_compare, in_order=live.seen_growing, asked=live.asked)
+        if live.to_compare and (choice := view.choice(live.to_compare, in_order=live.seen_growing, asked=live.asked)):
             page[2:4] = [view.thread(without_last_reply=True), choice]
         return [*page, gr.skip()]
 
@@ -285,7 +302,8 @@ class ChatPage:
         view = ChatView(self.mynah, user, here)
         act = pressed(event, "act")
         if act == "compare":
-            return [view.thread(without_last_reply=True), view.choice(), gr.skip()]
+            choice = view.choice()
+            return [view.thread(without_last_reply=bool(choice)), choice, gr.skip()]
         if act == "branch":
             self.mynah.chat.turn_to(user, here, pressed(event, "message"))
             return [view.thread(), "", gr.skip()]

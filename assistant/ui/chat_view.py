@@ -15,6 +15,7 @@ from assistant.ui.words import wrote
 from feedback.types import Message, Reply, User
 
 MOST_SHOWN = 4  # replies side by side
+MOST_LISTED = 200  # chats in the left column, the newest; all of them where somebody asks for that
 MOST_UNDONE = 3  # deleted chats that are offered back
 
 
@@ -73,12 +74,14 @@ class Draft:
 
 @dataclass
 class ChatView:
-    """Templates of the chat page for one person and one conversation ("" before the first message)."""
+    """Templates of the chat page for one person and one conversation ("" before the first message). all_listed: the
+    left column holds all chats, not the newest only."""
 
     mynah: Mynah
     user: User
     here: str
     said: dict[str, str] = field(default_factory=dict)
+    all_listed: bool = False
 
     def thread(self, *, without_last_reply: bool = False, until: str = "") -> str:
         """The whole conversation. without_last_reply: what answers the last question stands below, on the stage.
@@ -106,7 +109,7 @@ class ChatView:
 
     def side(self) -> str:
         """The conversation list and the way to the other pages."""
-        return side(self.mynah, self.user, "chat", self.here)
+        return side(self.mynah, self.user, "chat", self.here, MOST_LISTED if not self.all_listed else None)
 
     def title(self) -> str:
         """The title of the open conversation."""
@@ -121,9 +124,9 @@ class ChatView:
         """Replies to the last question side by side, without saying who wrote them, at random places.
 
         ids: which ones, else the newest. in_order: the person has seen them at their places. asked: Mynah wants to know
-        by itself.
+        by itself. "" where there is nothing to choose from that may be learned from.
         """
-        replies = list(self.mynah.chat.candidates(self.user, self.here))
+        replies = [reply for reply in self.mynah.chat.candidates(self.user, self.here) if reply.learn]
         chosen = [reply for name in ids for reply in replies if reply.id == name] or replies[-MOST_SHOWN:]
         if len(chosen) < 2:
             return ""
@@ -197,13 +200,16 @@ def thumb_given(mynah: Mynah, reply_id: str) -> dict[str, Any]:
     return given[-1].payload if given else {}
 
 
-def side(mynah: Mynah, user: User, page: str, here: str = "") -> str:
-    """The left column of every page."""
+def side(mynah: Mynah, user: User, page: str, here: str = "", most: int | None = MOST_LISTED) -> str:
+    """The left column of every page, with at most so many of the newest chats."""
+    counts = mynah.store.chats.count(user.id)
     return show(
         "side.html",
         user=user,
-        conversations=mynah.chat.list(user),
-        archived=mynah.chat.list(user, archived=True),
+        conversations=mynah.chat.list(user, most),
+        archived=mynah.chat.list(user, most, archived=True),
+        talks=counts[0],
+        put_away=counts[1],
         waiting=mynah.chat.trash.waiting(user)[:MOST_UNDONE],
         page=page,
         here=here,

@@ -10,7 +10,7 @@ import functools
 import itertools
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -49,11 +49,20 @@ def admin(mynah: Mynah, request: gr.Request) -> User:
     return user
 
 
-def wire(event: Callable[..., Any], handler: Callable[..., Any], inputs: list[Any], outputs: list[Any]) -> Any:
+def wire(
+    event: Callable[..., Any],
+    handler: Callable[..., Any],
+    inputs: list[Any],
+    outputs: list[Any],
+    meanwhile: Literal["once", "multiple", "always_last"] = "once",
+) -> Any:
     """Let a handler answer an event. The last output is the page's notice, and is not the handler's business:
 
     an error becomes words there and leaves everything else as it is; one without a name also goes to the log. A handler
     that has both results and something to say returns the notice's HTML as one value more.
+
+    meanwhile: what becomes of the same event while its answer is awaited: nothing; another call; or one call more, with
+    the inputs as they are then, which is for switches.
     """
     count = len(outputs) - 1
 
@@ -69,7 +78,7 @@ def wire(event: Callable[..., Any], handler: Callable[..., Any], inputs: list[An
     def shown(values: list[Any]) -> Any:
         return values if count else values[0]  # of one output, Gradio would show the list
 
-    return event(call, inputs, outputs, **QUIET)
+    return event(call, inputs, outputs, trigger_mode=meanwhile, **QUIET)
 
 
 def notice(error: Exception) -> str:

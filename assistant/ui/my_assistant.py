@@ -56,9 +56,9 @@ class MyAssistantPage:
         everything = [*taste, *training, self.tried, self.account]
         wire(blocks.load, self.open, [], [self.side, self.head, *everything, self.clock, trouble])
         wire(gr.Timer(LOOK_EVERY).tick, self.look, [self.seen, self.counted], [*taste, *training, trouble])
-        wire(self.taste.click, self.correct, [], [*taste, trouble])
+        wire(self.taste.click, self.correct, [], [*taste, trouble], "multiple")
         wire(self.update.click, self.train, [], [*training, trouble])
-        wire(self.versions.click, self.act_on_version, [], [*preview, trouble])
+        wire(self.versions.click, self.act_on_version, [], [*training, self.tried, self.clock, trouble])
         wire(self.form.click, self.try_two, [], [*preview, trouble])
         wire(self.tried.click, self.stop_preview, [], [*preview, trouble])
         wire(self.clock.tick, self.watch, [], [*preview, trouble])
@@ -149,7 +149,9 @@ class MyAssistantPage:
         else:
             self.mynah.updates.activate(user, name)
             said = say("From the next reply on, {name} answers.", name=answers_with(name))
-        return [MineView(self.mynah, user).timeline(said), gr.skip(), self._ticking(user)]
+        view = MineView(self.mynah, user)
+        shown = self._training(view)
+        return [*shown[:5], view.timeline(said), *shown[6:], gr.skip(), self._ticking(user)]
 
     def try_two(self, request: gr.Request, event: gr.EventData) -> list[Any]:
         """Let two versions answer the same prompt."""

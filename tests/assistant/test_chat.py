@@ -185,12 +185,13 @@ def test_bad_messages_are_refused_and_nothing_is_kept(service: Service) -> None:
     assert service.chat.history(service.ada, conversation.id) == []
 
 
-def test_a_very_long_conversation_still_goes_on(service: Service) -> None:
+@pytest.mark.parametrize("words", [20, 1600], ids=["many messages", "more than a request may hold"])
+def test_a_very_long_conversation_still_goes_on(service: Service, words: int) -> None:
     conversation = service.chat.open(service.ada)
     service.chat.send(service.ada, conversation.id, "What is the sea?", max_tokens=1).replies()
     (shown,) = service.chat.candidates(service.ada, conversation.id)
     for number in range(NEWEST):
-        service.store.chats.add_turn(conversation.id, f"Question {number}? " + "sea " * 20, shown)
+        service.store.chats.add_turn(conversation.id, f"Question {number}? " + "sea " * words, shown)
     turn = service.chat.send(service.ada, conversation.id, "And a lake?", max_tokens=2)
     assert turn.dropped > 0
     assert turn.replies()[0].text

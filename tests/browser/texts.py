@@ -71,6 +71,7 @@ NEVER = {
     "The model is the base, but the arm {} needs a version; leave one out.",
     "The model names v{}, but the arm {} uses no version; leave one out.",
     "There can be no version {} of {}.",
+    "The database was not copied to {}: {}. Free some space and try again.",
     "There is no reply {}. Use a reply_id from one of your own replies.",
     "This API key is not valid; make one on the page “My assistant” or with `app.py key create`.",
     "This Idempotency-Key was used for a different request; use a new one.",

@@ -65,6 +65,9 @@ PEOPLE: dict[str, list[Try]] = {
         press("", act="open", id="{conversation}"),
         press("", act="open", id="{conversation}", message="{message}"),
         press("{own}", act="open", id="{own}", message="{message}"),
+    ],
+    "ChatPage.tidy": [
+        press("{own}", hers=False, act="all"),
         press("{own}", act="rename", id="{conversation}", title="Mine now"),
         press("{own}", act="archive", id="{conversation}"),
         press("{own}", act="unarchive", id="{conversation}"),
@@ -96,7 +99,7 @@ PEOPLE: dict[str, list[Try]] = {
     "ChatPage.set_system": [plain("{conversation}", "Speak like a pirate.")],
     "ChatPage.set_asks": [plain(True, hers=False)],
     "MyAssistantPage.open": [plain(hers=False)],
-    "MyAssistantPage.look": [plain("", hers=False)],
+    "MyAssistantPage.look": [plain("", "", hers=False)],
     "MyAssistantPage.correct": [
         press(act="retract", name="emoji", id="{act}"),
         press(hers=False, act="correct", name="emoji", value="0.5"),

@@ -4,7 +4,10 @@
   window.mynahKeys = true;
   const say = window.mynahSay; // page.js comes first
   const last = '#thread .turns > li:last-child ';
-  const click = (selector) => document.querySelector(selector)?.click();
+  const click = (selector) => {
+    const button = document.querySelector(selector);
+    if (button?.checkVisibility()) button.click(); // what stands behind a comparison is not there
+  };
   const open = (selector) => {
     const details = document.querySelector(selector);
     if (!details) return;
@@ -59,7 +62,7 @@
     const side = document.getElementById('side');
     const form = target.closest('details.edit[open], details.more-of[open]');
     if (form) {
-      form.open = false;
+      form.querySelector('summary').click(); // panel.js hears that it was closed
       form.querySelector('summary').focus();
     } else if (side?.classList.contains('open')) {
       side.classList.remove('open');
