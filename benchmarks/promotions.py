@@ -7,7 +7,7 @@ Every person is the judge of every candidate, their own and those of the others,
 taste they win no more than half of the duels with the base on the report prompts. For each pair the person clicks
 through 30 prompts, by some other seed than the candidate learned from, and so many of their acts say the opposite;
 from these come the learner's head and the judge's, and from the candidate's replies to the gate prompts its verdict.
-What the gate checks whatever the taste, it has found already.
+What the gate checks whatever the taste, it has found already; candidates that fail there are kept out of the rates.
 
 Left out on purpose: what candidates would be like that learned from such clicks (re-ranking by them is in
 benchmarks/rough_clicks.py). Table on the terminal, JSON in benchmarks/results/promotions.json.
@@ -146,9 +146,15 @@ def promoted(verdicts: Sequence[Verdict], flipped: float, *, bad: bool) -> Inter
     return interval(rates) if rates else None
 
 
-def report(verdicts: Sequence[Verdict]) -> str:
+def may_pass(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts on candidates that anybody lets in: what fails whoever judges would only thin out the rates."""
+    candidates = {each.candidate for each in verdicts if each.passed}
+    return [each for each in verdicts if each.candidate in candidates]
+
+
+def report(everything: Sequence[Verdict]) -> str:
     """The table."""
-    rows = []
+    verdicts, rows = may_pass(everything), []
     for share in sorted({each.flipped for each in verdicts}):
         let_in = [each for each in verdicts if each.flipped == share and each.passed]
         rows.append([
@@ -159,7 +165,11 @@ def report(verdicts: Sequence[Verdict]) -> str:
         ])  # fmt: skip
     pairs = {(each.candidate, each.person): each.bad for each in verdicts}
     head = ["wrong acts", "bad ones let in", "good ones let in", "bad among those let in"]
-    return f"{len(pairs)} pairs of candidate and person, {sum(pairs.values())} of them bad\n{columns(head, rows)}"
+    left_out = len({each.candidate for each in everything}) - len({each.candidate for each in verdicts})
+    return (
+        f"{len(pairs)} pairs of candidate and person, {sum(pairs.values())} of them bad "
+        f"({left_out} candidates that nobody lets in are left out)\n{columns(head, rows)}"
+    )
 
 
 def main() -> None:

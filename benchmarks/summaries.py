@@ -293,7 +293,7 @@ def main() -> None:
     found = {name: bench.person_found(name, given.updates) for name in bench.wishes}
     print(report(found))
     overall = {way: {rival: asdict(each) for rival, each in by.items()} for way, by in over_people(found).items()}
-    about = {"commit": commit(), "machine": machine(), "settings": asdict(settings)}
+    about = {"commit": commit(), "machine": machine(), "settings": asdict(bench.settings)}
     form = "-quick" if given.quick else "-tune" if given.tune else ""
     path = RESULTS / (f"work/summaries{form}.json" if form else "summaries.json")
     write_json(path, about | {"summary": overall, "people": found})

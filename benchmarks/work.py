@@ -76,10 +76,12 @@ def code_hash(root: Path = ROOT) -> str:
 
 
 def commit(root: Path = ROOT) -> str:
-    """The commit the figures belong to, with "+" when files differ from it; "unknown" outside a repository."""
+    """The commit the figures belong to, with "+" when other files than results differ from it; "unknown" outside a
+    repository."""
     try:
         head = _git(root, "rev-parse", "--short=12", "HEAD")
-        return head + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+        others = ("--", ".", ":!benchmarks/results")
+        return head + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no", *others) else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

@@ -26,6 +26,8 @@ def test_bad_ones_are_counted_person_by_person() -> None:
     assert good and (good.mean, good.count) == (1.0, 1)
     assert promoted(seen, 0.0, bad=False) is None
     assert "1 of 2" in report(seen)
+    nobodys = [*seen, verdict("ada", 0.4, False, "d"), verdict("bo", 0.3, False, "d")]
+    assert report(nobodys) == report(seen).replace("(0 candidates", "(1 candidates")
 
 
 def test_a_kept_verdict_is_read_without_what_asks_for_a_taste() -> None:
