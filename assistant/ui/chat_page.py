@@ -104,7 +104,7 @@ class ChatPage:
             self.private.input,
             self.set_private,
             [self.here, self.private],
-            [self.side, self.thread, *about[:1], self.notice],
+            [self.side, self.thread, self.stage, *about[:1], self.notice],
             "always_last",
         )
         wire(self.system.blur, self.set_system, [self.here, self.system], [self.notice])
@@ -206,13 +206,14 @@ class ChatPage:
         """Keep a chat out of learning, or let it in again. A new chat is told when it begins."""
         user = person(self.mynah, request)
         if not here:
-            return [gr.skip()] * 3
+            return [gr.skip()] * 4
         try:
             self.mynah.chat.set_learn(user, here, not private)
         except MynahError as error:
-            return [gr.skip(), gr.skip(), not private, notice(error)]
-        view = self._view(user, here)
-        return [view.side(), view.live_thread(self.live.of(user, here)), gr.skip()]
+            return [*[gr.skip()] * 3, not private, notice(error)]
+        view, live = self._view(user, here), self.live.of(user, here)
+        stage = "" if private and live is None else gr.skip()  # a comparison could not be answered any more
+        return [view.side(), view.live_thread(live), stage, gr.skip()]
 
     def set_system(self, request: gr.Request, here: str, system: str | None) -> None:
         """How to answer in a chat from now on."""
@@ -317,16 +318,24 @@ class ChatPage:
         return [view.live_thread(self.live.of(user, here)), gr.skip(), gr.skip()]
 
     def _thumb(self, user: User, view: ChatView, reply_id: str, act: str, event: gr.EventData) -> None:
-        given = thumb_given(self.mynah, reply_id) if act != "thumb" else {}
-        thumb = THUMBS.get(pressed(event, "thumb")) if act == "thumb" else int(given.get("thumb", 0))
-        reasons = [str(reason) for reason in given.get("reasons", ())]
-        comment = str(given.get("comment", ""))
-        if act == "reason":
-            reason = pressed(event, "reason")
-            reasons = [known for known in reasons if known != reason] if reason in reasons else [*reasons, reason]
-        elif act == "comment":
-            comment = pressed(event, "comment")
-        ack = self.mynah.learning.thumb(user, reply_id, thumb, reasons=reasons, comment=comment)
+        if act == "thumb":
+            thumb = THUMBS.get(pressed(event, "thumb"))
+            ack = self.mynah.learning.thumb(user, reply_id, thumb)
+        else:
+            with self.mynah.learning.alone(user):  # what is added to must not change meanwhile
+                given = thumb_given(self.mynah, reply_id)
+                if not given.get("thumb"):
+                    return  # it was taken back, on another page
+                thumb, comment = int(given["thumb"]), str(given.get("comment", ""))
+                reasons = [str(reason) for reason in given.get("reasons", ())]
+                if act == "reason":
+                    reason = pressed(event, "reason")
+                    reasons = (
+                        [known for known in reasons if known != reason] if reason in reasons else [*reasons, reason]
+                    )
+                elif act == "comment":
+                    comment = pressed(event, "comment")
+                ack = self.mynah.learning.thumb(user, reply_id, thumb, reasons=reasons, comment=comment)
         view.said[reply_id] = learned(ack) if thumb else joined(say("Taken back."), *map(told, ack.gone))
 
     def _edit(self, user: User, view: ChatView, reply_id: str, text: str) -> None:

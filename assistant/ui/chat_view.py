@@ -52,7 +52,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Turn:
-    """A question and the reply shown for it; each with its place, where there are several."""
+    """A question and the reply shown for it; each with its place, where there are several. comparable: several replies
+    to it take feedback."""
 
     id: str
     question: str
@@ -60,6 +61,7 @@ class Turn:
     reply_message: str = ""
     reply: Shown | None = None
     replied: Place | None = None
+    comparable: bool = False
     last: bool = False
 
 
@@ -156,8 +158,9 @@ class ChatView:
     def _last(self, turn: Turn, without_reply: bool) -> Turn:
         if without_reply or turn.reply is None:
             return replace(turn, reply=None, last=True)
-        ids = [reply.id for reply in self.mynah.chat.candidates(self.user, self.here)]
-        return replace(turn, replied=place(ids, turn.reply.id), last=True)
+        replies = self.mynah.chat.candidates(self.user, self.here)
+        replied = place([reply.id for reply in replies], turn.reply.id)
+        return replace(turn, replied=replied, comparable=sum(reply.learn for reply in replies) > 1, last=True)
 
     def _shown(self, message: Message, reply: Reply | None) -> Shown:
         if reply is None:

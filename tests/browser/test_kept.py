@@ -158,11 +158,47 @@ def test_what_is_being_corrected_stays_with_its_reply(chat: Page) -> None:
     expect(other.get_by_label("The reply as it should have been")).not_to_have_value("Another song.")
 
 
+def test_what_was_refused_is_not_lost(chat: Page) -> None:
+    ask(chat, "Name a poet.")
+    first = chat.locator("#thread .turns > li").first
+    first.hover()
+    first.get_by_label("Edit your message").click()
+    field = first.get_by_label("Ask this instead")
+    field.fill("Name a painter.")
+    away = re.compile("/gradio_api/run/")
+    chat.route(away, lambda route: route.fulfill(status=413, body="too large"))
+    first.get_by_role("button", name="Ask again").click()
+    expect(chat.locator("#trouble")).to_be_visible()
+    chat.unroute(away)
+    ask(chat, "Name another.")  # draws the thread anew
+    expect(field).to_have_value("Name a painter.")
+    chat.reload()
+    expect(field).to_be_visible()
+    expect(field).to_have_value("Name a painter.")
+    first.get_by_role("button", name="Ask again").click()
+    expect(chat.locator("#thread .asked")).to_have_text(["Name a painter."])
+
+
+def test_a_comparison_goes_where_nothing_is_learned(chat: Page) -> None:
+    ask(chat, "Name a hat.")
+    say(chat, "And another hat.", "Compare two")
+    expect(chat.locator("#stage .choice")).to_be_visible()
+    chat.get_by_role("button", name="About this chat").click()
+    chat.get_by_label("Don't learn from this chat").check()
+    expect(chat.locator("#stage .choice")).to_have_count(0)
+    expect(chat.locator("#thread .reply")).to_have_count(2)
+
+
 def test_a_reply_that_has_come_is_said(chat: Page) -> None:
     reply = ask(chat, "Name a game.")
     expect(chat.get_by_role("status").filter(has_text="Mynah has replied:")).to_contain_text(
         reply.locator(".text").inner_text().split("\n")[0][:40]
     )
+    said = chat.locator("#heard").inner_text()
+    say(chat, "Name another game.")
+    chat.locator("#side").get_by_role("link", name="New chat").click()  # before it has come
+    expect(chat.locator(".welcome")).to_be_visible()
+    assert chat.locator("#heard").inner_text() in ("", said), "nothing has come here"
 
 
 def test_a_double_click_answers_no_question(chat: Page, site: Site) -> None:

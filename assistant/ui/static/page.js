@@ -16,30 +16,48 @@
 
   // An event that is refused before it reaches a handler, and a server that does not answer: Gradio says nothing of the
   // one, and of the other in English.
-  let trouble = null;
-  const tell = (text, away) => {
+  const refused = () => document.dispatchEvent(new Event('mynah-refused'));
+  let trouble = null, troubled = null; // what is shown, and the event that it is about
+  const clear = () => {
     trouble?.remove();
-    trouble = make('div', { id: 'trouble', className: 'notice', role: 'alert' });
+    trouble = null;
+  };
+  const tell = (text, event, away) => {
+    refused();
+    troubled = event;
+    if (trouble?.dataset.text === text) return;
+    clear();
+    trouble = make('div', { className: 'notice', id: 'trouble', role: 'alert' });
+    trouble.dataset.text = text;
     trouble.append(make('strong', { textContent: say('That did not work') }), make('p', { textContent: text }));
     if (away) trouble.append(make('a', { href: '/sign-in', target: '_blank', textContent: say('Sign in') }));
     const close = make('button', { textContent: say('Close') });
-    close.addEventListener('click', () => trouble?.remove());
+    close.addEventListener('click', clear);
     trouble.append(close);
     document.querySelector('.gradio-container')?.append(trouble);
   };
+  const numberOf = (body) => {
+    try {
+      return JSON.parse(body).fn_index;
+    } catch {
+      return null;
+    }
+  };
   const plain = window.fetch;
   window.fetch = async (...asked) => {
-    const ours = String(asked[0]?.url ?? asked[0]).includes('/gradio_api/run/');
+    if (!String(asked[0]?.url ?? asked[0]).includes('/gradio_api/run/')) return plain(...asked);
+    const event = numberOf(asked[1]?.body);
     try {
       const answer = await plain(...asked);
-      if (ours && answer.ok) trouble?.remove();
-      else if (ours) {
+      if (!answer.ok) {
         const said = await answer.clone().json().then(({ error }) => error, () => null);
-        tell(said || say('The server answers, but not as it should. Try again in a moment.'), answer.status === 401);
-      }
+        tell(said || say('The server answers, but not as it should. Try again in a moment.'), event, answer.status === 401);
+      } else if (event === troubled) clear();
       return answer;
     } catch (error) {
-      if (ours && error.name !== 'AbortError') tell(say('The server does not answer. What you wrote is kept; this page comes back when it does.'));
+      const here = field('#box') ? say('The server does not answer. What you wrote is kept; this page comes back when it does.')
+        : say('The server does not answer. This page comes back when it does.');
+      if (error.name !== 'AbortError') tell(here, event);
       throw error;
     }
   };
@@ -48,53 +66,78 @@
   const DRAFT = 'mynah-draft';
   const field = (selector) => document.querySelector(selector);
   const who = () => field('#side .me .name')?.textContent;
-  let leaving = false, restored = false;
+  let restored = false;
   const put = (into, value) => {
     into.value = value;
     into.dispatchEvent(new Event('input', { bubbles: true }));
   };
   const keepDraft = () => {
     const box = field('#box textarea');
-    if (!box || !restored || leaving) return;
+    if (!box || !restored || window.mynahLeaving) return;
     const fresh = !new URLSearchParams(location.search).has('c');
-    const draft = { who: who(), at: location.search, text: box.value };
-    if (fresh) Object.assign(draft, { system: field('#system textarea')?.value, unlearned: field('#private input')?.checked });
-    if (draft.text || draft.system || draft.unlearned) sessionStorage.setItem(DRAFT, JSON.stringify(draft));
+    const left = { who: who(), at: location.search, text: box.value };
+    if (fresh) Object.assign(left, { system: field('#system textarea')?.value, unlearned: field('#private input')?.checked });
+    if (left.text || left.system || left.unlearned) sessionStorage.setItem(DRAFT, JSON.stringify(left));
     else sessionStorage.removeItem(DRAFT);
   };
+  let restoring = false;
   const restoreDraft = () => {
     const box = field('#box textarea:not(:disabled)');
-    if (restored || !box || !who()) return;
-    restored = true;
-    const draft = JSON.parse(sessionStorage.getItem(DRAFT) ?? 'null');
-    sessionStorage.removeItem(DRAFT);
-    if (draft?.who !== who() || draft.at !== location.search) return;
-    if (draft.text && !box.value) put(box, draft.text);
-    if (!draft.system && !draft.unlearned) return;
-    field('#about button')?.click(); // what is folded away is not there
-    setTimeout(() => {
-      if (draft.system) put(field('#system textarea'), draft.system);
-      if (draft.unlearned && !field('#private input').checked) field('#private input').click();
-    }, 300);
+    if (restoring || !box || !who()) return;
+    restoring = true;
+    const draft = JSON.parse(sessionStorage.getItem(DRAFT) ?? '{}');
+    const done = () => {
+      if (draft.text && !box.value) put(box, draft.text);
+      restored = true;
+      sessionStorage.removeItem(DRAFT);
+    };
+    if (draft.who !== who() || draft.at !== location.search) draft.text = '';
+    else if (draft.system || draft.unlearned) {
+      // What is set for the chat comes first, so that nothing is sent without it. It is folded away, and a field that has just
+      // unfolded is still being filled: it must hold what it is given for a while.
+      field('#about button')?.click();
+      let held = 0;
+      const set = setInterval(() => {
+        const system = field('#system textarea'), unlearned = field('#private input');
+        const right = system && unlearned && (!draft.system || system.value === draft.system) && (!draft.unlearned || unlearned.checked);
+        held = right ? held + 1 : 0;
+        if (held === 3) {
+          clearInterval(set);
+          done();
+        }
+        if (right || !system || !unlearned) return;
+        if (draft.system) put(system, draft.system);
+        if (draft.unlearned && !unlearned.checked) unlearned.click();
+      }, 100);
+      return;
+    }
+    done();
   };
   addEventListener('pagehide', keepDraft);
   document.addEventListener('submit', ({ target }) => {
     if (!target.matches('[action="/sign-out"]')) return;
-    leaving = true;
-    sessionStorage.removeItem(DRAFT);
+    window.mynahLeaving = true;
+    sessionStorage.clear();
   });
 
   // A reply that has come is said, for whoever does not see it come.
   const heard = make('p', { id: 'heard', className: 'unseen', role: 'status' });
-  let writing = false;
+  const newest = () => [...document.querySelectorAll('#thread .reply')].at(-1);
+  let before = null; // while something is written: the chat, and the reply that was the last
   const hear = () => {
     const now = Boolean(field('#stage .writing'));
-    if (writing && !now) {
-      const choice = field('#stage .choice h2');
-      const reply = [...document.querySelectorAll('#thread .reply .text')].at(-1);
-      heard.textContent = choice ? choice.textContent : `${say('Mynah has replied:')} ${reply?.textContent.trim() ?? ''}`;
-    } else if (now && !writing) heard.textContent = '';
-    writing = now;
+    if (now && !before) {
+      before = { at: location.search, id: newest()?.dataset.id };
+      heard.textContent = '';
+    } else if (!now && before) {
+      const same = before.at === '' || before.at === location.search; // a new chat gets its address meanwhile
+      const choice = field('#stage .choice h2'), reply = newest();
+      if (same && choice) heard.textContent = choice.textContent;
+      else if (same && reply && reply.dataset.id !== before.id) {
+        heard.textContent = `${say('Mynah has replied:')} ${reply.querySelector('.text').textContent.trim()}`;
+      }
+      before = null;
+    }
   };
 
   // Light, dark or as the system says. Gradio follows a class on the body.
@@ -137,6 +180,7 @@
       follow(changes);
       hear();
       restoreDraft();
+      if (changes.some(({ target }) => target.closest?.('#notice'))) refused();
     };
     const what = { childList: true, subtree: true, characterData: true, attributes: true, attributeFilter: ['disabled'] };
     new MutationObserver(changed).observe(document.body, what);
@@ -146,6 +190,6 @@
 
   // What opens near the lower edge (a form under a reply) moves into view.
   document.addEventListener('toggle', (event) => {
-    if (event.target.open) event.target.scrollIntoView({ block: 'nearest' });
+    if (event.target.open && event.oldState !== 'open') event.target.scrollIntoView({ block: 'nearest' }); // drawn anew is not opened
   }, true);
 })();

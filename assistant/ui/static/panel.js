@@ -59,13 +59,23 @@ new MutationObserver(() => {
 }).observe(element, { childList: true, subtree: true, attributes: true, attributeFilter: ['data-message', 'data-reply', 'data-id', 'data-name'] });
 
 // A panel that is drawn anew keeps its fields where they stand, whatever they were for. So what somebody types into a form of
-// a chat or a message is remembered by what the form is for, and every other form is as it was drawn.
-const typed = new Map();
-const forms = element.closest('#thread, #side') ? 'details form[data-act]' : '.none';
+// a chat or a message is remembered by what the form is for, also while the page is away, and every other form is as it was
+// drawn. What was sent is forgotten at the next drawing, unless it was refused.
+const around = element.closest('#thread, #side')?.id;
+const KEPT = `mynah-typed-${around}`;
+const typed = new Map(around ? JSON.parse(sessionStorage.getItem(KEPT) ?? '[]') : []);
+const forms = around ? 'details form[data-act]' : '.none';
+addEventListener('pagehide', () => {
+  const left = [...typed].filter(([, kept]) => !kept.sent);
+  if (left.length && !window.mynahLeaving) sessionStorage.setItem(KEPT, JSON.stringify(left));
+  else sessionStorage.removeItem(KEPT);
+});
+document.addEventListener('mynah-refused', () => typed.forEach((kept) => { kept.sent = false; }));
 const formOf = ({ dataset: { act, message, reply, id } }) => JSON.stringify([act, message, reply, id]);
 let slider = '';
 const restore = () => {
-  const nowhere = document.activeElement === document.body;
+  const at = document.activeElement;
+  const nowhere = at === document.body;
   for (const form of element.querySelectorAll(forms)) {
     const kept = typed.get(formOf(form));
     if (kept?.sent) typed.delete(formOf(form));
@@ -76,13 +86,14 @@ const restore = () => {
     const field = form.elements[kept.name];
     if (!field) continue;
     if (field.value !== kept.value) field.value = kept.value;
-    for (let around = form.closest('details'); kept.open && around && element.contains(around); around = around.parentElement.closest('details')) around.open = true;
+    for (let fold = form.closest('details'); kept.open && fold && element.contains(fold); fold = fold.parentElement.closest('details')) fold.open = true;
     if (kept.open && kept.writing && nowhere) {
-      field.focus();
+      field.focus({ preventScroll: true });
       field.setSelectionRange(...kept.at);
     }
   }
-  if (slider && nowhere) element.querySelector(`input[type=range][data-name="${CSS.escape(slider)}"]`)?.focus();
+  const lost = nowhere || (at.matches('input[type=range]') && element.contains(at) && at.dataset.name !== slider);
+  if (slider && lost) element.querySelector(`input[type=range][data-name="${CSS.escape(slider)}"]`)?.focus({ preventScroll: true });
 };
 element.addEventListener('input', ({ target }) => {
   const form = target.closest(forms);
