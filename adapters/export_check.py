@@ -66,7 +66,7 @@ def merge(files: BaseFiles, version: Path, bundle: Path) -> dict[str, Any]:
     stored = config.get("dtype") or config.get("torch_dtype")
     merged = _with_adapter(model, version).merge_and_unload()
     merged.to(getattr(torch, str(stored), torch.bfloat16)).save_pretrained(bundle)
-    tokenizer.save_pretrained(bundle)
+    tokenizer.save_pretrained(bundle, save_jinja_files=False)  # several templates would be files in a folder
     return {}
 
 

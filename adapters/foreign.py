@@ -13,6 +13,7 @@ Left out on purpose: taking an adapter for its own good word. It is judged after
 from __future__ import annotations
 
 import json
+import lzma
 import re
 import zipfile
 import zlib
@@ -123,8 +124,8 @@ def _unzipped(source: Path, wanted: Mapping[str, int]) -> dict[str, bytes]:
             return found
     except AdapterRefused:
         raise
-    # RuntimeError: it is encrypted; NotImplementedError: packed in a way that Python does not know.
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    # RuntimeError: it is encrypted, or packed in a way that Python does not know; ValueError: a name is no UTF-8.
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError) as error:
         raise AdapterRefused(f"{source.name} is no zip that can be read ({error}).") from error
 
 

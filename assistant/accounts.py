@@ -81,15 +81,19 @@ class Accounts:
         place = place_of(address)
         if place:
             self._here.begin(place)
-        user = self._verified(name, password)
+        token = self.open_session(*self._verified(name, password))
         if place:
             self._here.forgive(place)
-        return self.open_session(user)
+        return token
 
-    def open_session(self, user: User) -> str:
-        """A session token for somebody who has just shown who they are."""
+    def open_session(self, user: User, verified: str | None = None) -> str:
+        """A session token for somebody who has just shown who they are.
+
+        verified: the hash that their password was checked against, if it was. Raises NotSignedIn when it was changed or
+        the person disabled since.
+        """
         token = secrets.token_urlsafe(32)
-        self._people.add_session(digest(token), user.id, after(self._days * 86_400))
+        self._people.add_session(digest(token), user.id, after(self._days * 86_400), verified=verified)
         return token
 
     def session_user(self, token: str) -> User | None:
@@ -103,17 +107,19 @@ class Accounts:
     def change_password(self, user: User, old: str, new: str, *, keep: str | None = None) -> None:
         """A person's own change; all their sessions end but the one whose token is `keep`. Raises InvalidInput."""
         new = check_password(new)
+        kept = digest(keep) if keep else None
         try:
-            self._verified(user.name, old)
+            _, verified = self._verified(user.name, old)
+            self._people.set_password(user.id, self._hasher.hash(new), keep_session=kept, verified=verified)
         except NotSignedIn as error:
             raise InvalidInput("The old password is wrong; nothing was changed.", param="old") from error
-        self._people.set_password(user.id, self._hasher.hash(new), keep_session=digest(keep) if keep else None)
 
     def set_password(self, user: User, new: str) -> None:
         """An admin's change; all sessions of the person end."""
         self._people.set_password(user.id, self._hasher.hash(check_password(new)))
 
-    def _verified(self, name: str, password: str) -> User:
+    def _verified(self, name: str, password: str) -> tuple[User, str]:
+        """Whose password it is, and the hash that it fits: that may be changed before anything is written."""
         key = name_key(name)
         self._attempts.begin(key)  # counted before the slow check, so that parallel guesses count too
         user = self._people.find(key)
@@ -125,7 +131,7 @@ class Accounts:
         if user is None or not right or user.disabled:
             raise NotSignedIn(WRONG)
         self._attempts.clear(key)
-        return user
+        return user, stored
 
     @cached_property
     def _nobodys_hash(self) -> str:
@@ -134,7 +140,7 @@ class Accounts:
     # ---- API keys -------------------------------------------------------------------------------------------------
 
     def create_key(self, user: User) -> tuple[ApiKey, str]:
-        """A new key: its record, and the secret, which is never shown again."""
+        """A new key: its record, and the secret, which is never shown again. Raises NotSignedIn when disabled."""
         secret = KEY_PREFIX + secrets.token_urlsafe(32)
         return self._people.add_key(user.id, digest(secret), f"{secret[:9]}…{secret[-4:]}"), secret
 

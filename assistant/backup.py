@@ -15,11 +15,11 @@ shared pool, which are made again, and updates under way, which start anew.
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import re
 import shutil
 import tempfile
-import time
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from assistant.config import Config
 from assistant.lock import DataLock
 from feedback.errors import Conflict, CorruptFile, InvalidInput, NotFound, NotSaved
 from feedback.store import Store
-from feedback.types import now
+from feedback.types import now, wall
 
 FORMAT = 1
 TRIES = 3
@@ -59,7 +59,7 @@ def backup(config: Config, out: Path) -> Written:
         raise Conflict(f"{out} exists already; choose another name or remove it first.")
     try:
         for left in out.parent.glob(f"{_DRAFT}*"):
-            if left.stat().st_mtime < time.time() - STALE:
+            if left.stat().st_mtime < wall().timestamp() - STALE:
                 remove(left)
         with tempfile.TemporaryDirectory(prefix=_DRAFT, dir=out.parent) as folder:
             draft = Path(folder) / "backup.zip"
@@ -167,7 +167,11 @@ def _unpack(file: Path, folder: Path) -> int:
                 if sha256_file(target) != expected:
                     raise CorruptFile(f"{name} in {file} is damaged; it was not restored.")
             return len(hashes)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, KeyError, ValueError, EOFError) as error:
-        if isinstance(error, InvalidInput):
-            raise
+    except (CorruptFile, InvalidInput):
+        raise
+    # RuntimeError: it is encrypted, or packed in a way that Python does not know; the last two: another manifest.
+    except (
+        zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, KeyError, ValueError, TypeError,
+        AttributeError,
+    ) as error:  # fmt: skip
         raise CorruptFile(f"{file} is no backup of Mynah, or a damaged one ({error}).") from error

@@ -1,7 +1,8 @@
 """How people come in who were not added by hand: an invitation that works once, or a door that is open to all.
 
-The secret of an invitation is 256 random bits; the store keeps its hash. Attempts are limited by where they come from
-and altogether, since each costs a slow password hash. Left out on purpose: e-mail; whoever invites hands the link over.
+The secret of an invitation is 256 random bits; the store keeps its hash. Attempts are limited by where they come from;
+those that cost a slow password hash altogether too, so that nobody without an invitation can close the door to those
+who have one. Left out on purpose: e-mail; whoever invites hands the link over.
 """
 
 from __future__ import annotations
@@ -64,10 +65,10 @@ class Joining:
         Raises Busy after too many attempts, NotFound where nobody may come in, InvalidInput, Conflict (the name).
         """
         self._here.begin(place_of(address))
-        self._all.begin("")
         self.check(token)
         check_name(name)
         check_password(password)
+        self._all.begin("")  # last: only what is hashed counts for everybody
         with self._store.database.transaction():  # of two who use one invitation at once, the second makes no account
             invitation = self._store.server.invitation(digest(token)) if token else None
             if token and invitation is None:

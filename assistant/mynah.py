@@ -9,9 +9,10 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
-from typing import Any, cast
+from pathlib import Path
+from typing import IO, Any, cast
 
 from adapters.base_model import BaseFiles, Quantize, prepare_base
 from adapters.files import read_json
@@ -37,7 +38,7 @@ from assistant.settings import Settings
 from assistant.updates import Updates
 from feedback.errors import InvalidInput
 from feedback.store import Store
-from feedback.types import AdapterVersion, Reply, User, now
+from feedback.types import AdapterVersion, Reply, User, now, wall
 
 
 class Mynah:
@@ -156,18 +157,27 @@ class Mynah:
         return receipt
 
     def export_person(self, user: User) -> bytes:
-        """Everything held about a person as a zip of JSON and safetensors. Hashes of secrets stay here."""
+        """What `write_export` writes, in memory."""
         out = io.BytesIO()
-        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, value in self._records(user).items():
-                archive.writestr(f"{name}.json", json.dumps(value, indent=1, ensure_ascii=False))
-            for version in self.store.versions.versions(user.id):
-                folder = self.versions.path(user.id, version.number)
-                for file in sorted(folder.glob("*")):
-                    archive.write(file, f"adapters/{version.name}/{file.name}")
+        self.write_export(user, out)
         return out.getvalue()
 
+    def write_export(self, user: User, out: Path | IO[bytes]) -> None:
+        """Everything held about a person as a zip of JSON and safetensors. Hashes of secrets stay here."""
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, value in self._records(user).items():
+                entry = zipfile.ZipInfo(f"{name}.json", wall().timetuple()[:6])
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                with archive.open(entry, "w", force_zip64=True) as file:
+                    for piece in _json(value):
+                        file.write(piece.encode())
+            for version in self.store.versions.versions(user.id):
+                folder = self.versions.path(user.id, version.number)
+                for path in sorted(folder.glob("*")):
+                    archive.write(path, f"adapters/{version.name}/{path.name}")
+
     def _records(self, user: User) -> dict[str, Any]:
+        """All of it by name; what is long, conversations and replies, is made while it is gone through."""
         return {
             "person": {
                 **asdict(user),
@@ -175,11 +185,11 @@ class Mynah:
                 "keys": [asdict(key) for key in self.accounts.keys(user)],
                 "settings": self.store.people.settings(user.id),
             },
-            "conversations": [
-                {**asdict(talk), "messages": [asdict(m) for m in self.store.chats.every_message(talk.id)]}
-                for talk in self.store.chats.every_conversation(user.id)
-            ],
-            "replies": [_reply(reply) for reply in self.store.chats.all_replies(user.id)],
+            "conversations": _Each(
+                lambda: self.store.chats.every_conversation(user.id),
+                lambda talk: {**asdict(talk), "messages": [asdict(m) for m in self.store.chats.every_message(talk.id)]},
+            ),
+            "replies": _Each(lambda: self.store.chats.all_replies(user.id), _reply),
             "feedback": [asdict(event) for event in self.store.acts.events(user.id)],
             "profile": [trait_record(trait) for trait in self.learning.profile(user)],
             "updates": [asdict(update) for update in self.store.versions.updates(user.id)],
@@ -221,6 +231,28 @@ def _versions_of_other_bases(store: Store, base_id: str) -> int:
 def trait_record(trait: TraitView) -> dict[str, Any]:
     """A trait as it is told outside."""
     return {name: getattr(trait, name) for name in ("name", "weight", "sd", "evidence", "words")}
+
+
+class _Each:
+    """Records that are made one by one, whenever somebody goes through them."""
+
+    def __init__(self, rows: Callable[[], Iterable[Any]], record: Callable[[Any], dict[str, Any]]) -> None:
+        self._rows, self._record = rows, record
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(self._record, self._rows())
+
+
+def _json(value: Any) -> Iterator[str]:
+    """A value as JSON, record by record where there are many; no text in it holds a line break as such."""
+    if not isinstance(value, list | _Each):
+        yield json.dumps(value, indent=1, ensure_ascii=False)
+        return
+    between = "["
+    for record in value:
+        yield between + "\n " + json.dumps(record, indent=1, ensure_ascii=False).replace("\n", "\n ")
+        between = ","
+    yield "[]" if between == "[" else "\n]"
 
 
 def _reply(reply: Reply) -> dict[str, Any]:

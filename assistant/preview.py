@@ -1,8 +1,8 @@
 """Two versions side by side: what each writes to the same prompt from the same seed, for its owner to look at.
 
 Nothing of it is a conversation, nothing is learned from it, and it is kept only while the page shows it; except for a
-version's example, its reply to one prompt beside the base's, which is written once when somebody asks and then stays.
-Replies belong to the server: a page looks at them as they grow.
+version's example, its reply to one prompt beside the base's, which is written once when somebody asks and then stays,
+unless it was stopped. Replies belong to the server: a page looks at them as they grow.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Preview:
         self._turns = turns
 
     def begin(self, then: Callable[[Preview], None]) -> None:
-        """Gather both replies, each in a thread; `then` follows when both are there."""
+        """Gather both replies, each in a thread; `then` follows when both are there and none was stopped."""
         readers = [
             Thread(target=self._read, args=[side], name="preview", daemon=True) for side in range(len(self.texts))
         ]
@@ -52,7 +52,7 @@ class Preview:
             for reader in readers:
                 reader.join()
             try:
-                if self.error is None:
+                if self.error is None and not self.stopped:
                     then(self)
             except MynahError as error:
                 self.error = error
@@ -60,6 +60,11 @@ class Preview:
                 self.done = True
 
         Thread(target=gather, name="preview", daemon=True).start()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether somebody ended a reply, here or in the engine: it may not be whole."""
+        return any(part.writing.stopped for turn in self._turns for part in turn.parts)
 
     def stop(self) -> None:
         """End within a token."""

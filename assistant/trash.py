@@ -80,14 +80,14 @@ class Trash:
             over = [each for each, due in self._due.items() if due <= at]
         try:
             self._chats.purge(over)
-        except MynahError as error:  # the next try comes by itself
-            log.warning("deleted conversations could not be purged: %s", error)
-        else:
             with self._lock:
                 for each in over:
                     if self._due.get(each, math.inf) <= at:  # else it was deleted a second time meanwhile
                         del self._due[each]
-        self._wait()
+        except MynahError as error:  # the next try comes by itself
+            log.warning("deleted conversations could not be purged: %s", error)
+        finally:
+            self._wait()
 
     def _wait(self) -> None:
         """Set the clock for what is next; nothing when nothing waits."""

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
+from tempfile import mkdtemp
+from threading import Lock
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse
 from pydantic import Field
+from starlette.background import BackgroundTask
 
+from assistant.adoption import remove as delete_folder
 from assistant.api.deps import Caller, Counts, Served, Strict
 from assistant.mynah import trait_record
-from feedback.types import ApiKey
+from feedback.errors import Conflict, NotSaved
+from feedback.types import ApiKey, User
 
 router = APIRouter(tags=["The caller"])
+_exporting: set[str] = set()  # whose export is being written
+_lock = Lock()
 
 
 class Correction(Strict):
@@ -100,10 +110,22 @@ def change_password(body: NewPassword, mynah: Served, user: Caller) -> dict[str,
 
 
 @router.get("/v1/me/export")
-def export(mynah: Served, user: Caller) -> Response:
+def export(mynah: Served, user: Caller) -> FileResponse:
     """All that is held about the caller, as a zip of JSON and adapters."""
+    with _alone(user):
+        try:
+            mynah.config.jobs.mkdir(parents=True, exist_ok=True)
+            folder = Path(mkdtemp(prefix="export-", dir=mynah.config.jobs))  # swept at the next start, after a crash
+            try:
+                mynah.write_export(user, folder / "export.zip")
+            except BaseException:
+                delete_folder(folder)
+                raise
+        except OSError as error:
+            raise NotSaved(f"The export was not written: {error.strerror or error}. Free some disk space.") from error
     headers = {"Content-Disposition": 'attachment; filename="mynah-export.zip"'}
-    return Response(mynah.export_person(user), media_type="application/zip", headers=headers)
+    gone = BackgroundTask(delete_folder, folder)
+    return FileResponse(folder / "export.zip", media_type="application/zip", headers=headers, background=gone)
 
 
 @router.post("/v1/me/reset")
@@ -123,3 +145,16 @@ def leave(mynah: Served, user: Caller) -> JSONResponse:
 
 def _key(key: ApiKey) -> dict[str, Any]:
     return {"id": key.id, "hint": key.hint, "created_at": key.created_at, "used_at": key.used_at}
+
+
+@contextmanager
+def _alone(user: User) -> Iterator[None]:
+    """One export of a person at a time. Raises Conflict."""
+    with _lock:
+        if user.id in _exporting:
+            raise Conflict("Your export is being made already; wait until it is there.")
+        _exporting.add(user.id)
+    try:
+        yield
+    finally:
+        _exporting.discard(user.id)

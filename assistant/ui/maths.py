@@ -8,6 +8,7 @@ escaped. What it cannot read is shown as it was written. Left out on purpose: ma
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from html import unescape
 from xml.etree.ElementTree import Element
 
@@ -23,10 +24,8 @@ MOST_CHARACTERS = 2000  # of one formula
 _MACROS = re.compile(r"\\(re)?newcommand|\\def|\\let|\\providecommand|\\DeclareMathOperator")
 
 # A lone dollar opens before and closes after what is no space, and never before a digit: $5 and $10 are prices.
-_INLINE = re.compile(
-    r"\$\$(?P<double>.+?)\$\$|\$(?P<dollar>(?=\S)[^$]*?(?<=[^\s\\]))\$(?!\d)|\\\((?P<round>.+?)\\\)|\\\[(?P<square>.+?)\\\]",
-    re.DOTALL,
-)
+_DOLLAR = re.compile(r"\$((?=\S)[^$]*?(?<=[^\s\\]))\$(?!\d)")
+_INLINE = {"$$": "$$", r"\(": r"\)", r"\[": r"\]"}
 _BLOCK = {"$$": "$$", r"\[": r"\]"}
 
 _ELEMENTS = re.compile(
@@ -66,37 +65,49 @@ def add_maths(parser: MarkdownIt) -> None:
 
 
 def _inline_rule(state: StateInline, silent: bool) -> bool:
-    if state.src[state.pos] not in "$\\":
+    begin = state.pos
+    if state.src[begin] not in "$\\":
         return False
-    found = _INLINE.match(state.src, state.pos, state.posMax)
-    if found is None or not found[found.lastgroup or 0].strip():
+    opened = state.src[begin : begin + 2]
+    if close := _INLINE.get(opened):
+        found = state.src.find(close, begin + 3, state.posMax) if begin + 3 <= _last(state, close) else -1
+        inside, after = state.src[begin + 2 : max(found, 0)], found + 2
+    else:
+        lone = _DOLLAR.match(state.src, begin, state.posMax)
+        inside, after = (lone[1], lone.end()) if lone else ("", 0)
+    if not inside.strip():
         return False
     if not silent:
         token = state.push("math", "math", 0)
-        token.content = found[found.lastgroup or 0]
-        token.meta = {"block": found.lastgroup in ("double", "square")}
-    state.pos = found.end()
+        token.content = inside
+        token.meta = {"block": opened in _BLOCK}
+    state.pos = after
     return True
 
 
+def _last(state: StateInline, close: str) -> int:
+    """Where a text holds something for the last time, -1 for nowhere: sought once, not at each opener."""
+    known: dict[tuple[str, str], int] = state.env.setdefault("last", {})
+    if (close, state.src) not in known:
+        known[close, state.src] = state.src.rfind(close)
+    return known[close, state.src]
+
+
 def _block_rule(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """Lines from one that begins with $$ or \\[ to one that ends with what closes it."""
-    if state.is_code_block(start):
+    """Lines from one that begins with $$ or \\[ to one that ends with what closes it, not too far down: this runs for
+    every line, so it costs little where nothing closes."""
+    begin = state.bMarks[start] + state.tShift[start]
+    close = _BLOCK.get(state.src[begin : begin + 2])
+    if close is None or state.is_code_block(start):
         return False
-    first = state.getLines(start, start + 1, state.blkIndent, False).strip()
-    close = next((close for opened, close in _BLOCK.items() if first.startswith(opened)), None)
-    if close is None:
+    found = state.src.find(close, begin + 2, begin + 4 + MOST_CHARACTERS)
+    last = bisect_left(state.eMarks, found + 2)
+    if found < 0 or last >= end or state.src[found + 2 : state.eMarks[last]].strip():
         return False
-    for last in range(start, end):
-        text = state.getLines(start, last + 1, state.blkIndent, False).strip()
-        if len(text) >= 4 and text.endswith(close):
-            break
-        if last > start and state.sCount[last] < state.blkIndent:
-            return False
-    else:
+    if any(state.sCount[line] < state.blkIndent for line in range(start + 1, last)):
         return False
-    inside = text[2:-2]
-    if close in inside or not inside.strip():
+    inside = state.getLines(start, last + 1, state.blkIndent, False).strip()[2:-2]
+    if not inside.strip():
         return False
     if not silent:
         token = state.push("math_block", "math", 0)

@@ -7,6 +7,7 @@ is a few milliseconds.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
@@ -17,13 +18,16 @@ from typing import Any
 
 import sqlite_utils
 
-from feedback.errors import Busy, CorruptFile, NotFound, NotSaved
+from feedback.errors import Busy, CorruptFile, MynahError, NotFound, NotSaved
 from feedback.migrations import MIGRATIONS
 
 Row = dict[str, Any]
 PATIENCE = 30  # seconds to wait for another process's write
+BRIEFLY, AGAIN, LAST = 0.2, 5.0, 2.0  # seconds to wait for readers elsewhere, until the next try, and when closing
 _BEFORE = ".before-"  # in the names of copies: mynah.db.before-m005_forgetting
 _REFUSALS = ("full", "disk I/O", "readonly", "unable to open")  # how SQLite says that the disk refuses
+
+log = logging.getLogger(__name__)
 
 
 class Database:
@@ -33,6 +37,8 @@ class Database:
         """path: the file, or None for one in memory (tests)."""
         self.path = path
         self._lock = threading.RLock()
+        self._owed: threading.Timer | None = None  # the next try to empty the write-ahead log, while it is not
+        left = path is not None and _log_size(path) > 0  # by a process that was killed, or beside one that runs
         if path is not None and _is_cut(path):
             raise self._damaged("its end is missing")
         try:
@@ -49,6 +55,7 @@ class Database:
             ) from error
         except sqlite3.DatabaseError as error:
             raise self._damaged(error) from error
+        self._owe(left)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite_utils.Database]:
@@ -57,7 +64,7 @@ class Database:
         Raises NotSaved when the disk refuses, CorruptFile when the file is damaged, NotFound when what a row belongs to
         (a person, a chat) was deleted meanwhile.
         """
-        with self._lock, self._whole():
+        with self._lock, self._whole(), self._refused():
             try:
                 if self._db.conn.in_transaction:  # one public method calling another: still one transaction
                     yield self._db
@@ -73,12 +80,6 @@ class Database:
             except sqlite3.IntegrityError as error:
                 if "FOREIGN KEY" in str(error):
                     raise NotFound("What this belongs to was deleted meanwhile; nothing was kept.") from error
-                raise
-            except sqlite3.OperationalError as error:
-                if any(word in str(error) for word in _REFUSALS):
-                    raise NotSaved(f"Not saved: the disk refused ({error}). Free some space and try again.") from error
-                if "locked" in str(error):
-                    raise Busy(f"Not saved: the database was busy for {PATIENCE} s. Try again.") from error
                 raise
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
@@ -104,20 +105,52 @@ class Database:
 
     def leave_no_trace(self) -> None:
         """What was deleted is in no file any more: not in the write-ahead log, nor in what was kept from before an
-        upgrade. Nothing happens within a transaction."""
+        upgrade. As `checkpoint`, and nothing happens within a transaction."""
         with self._lock:
             if self.path is None or self._db.conn.in_transaction:
                 return
-            self.checkpoint()
-            for copy in copies_of(self.path):
-                copy.unlink(missing_ok=True)
+            try:
+                self.checkpoint()
+            finally:
+                for copy in copies_of(self.path):
+                    copy.unlink(missing_ok=True)
 
-    def checkpoint(self) -> None:
-        """Fold the write-ahead log into the file and empty it; nothing happens within a transaction."""
-        with self._lock:
-            if self._db.conn.in_transaction:
+    def checkpoint(self, patience: float = BRIEFLY) -> None:
+        """Fold the write-ahead log into the file and empty it; nothing happens within a transaction.
+
+        While somebody elsewhere reads it cannot be done: then, or when the disk refuses, it is tried again every AGAIN
+        seconds. patience: seconds to wait, and everybody here with us. Raises as `transaction` does.
+        """
+        with self._lock, self._whole(), self._refused():
+            db, owed = self._db.conn, True
+            if db.in_transaction:
                 return
-            self._db.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            (usual,) = db.execute("PRAGMA busy_timeout").fetchone()
+            try:
+                db.execute(f"PRAGMA busy_timeout = {int(patience * 1000)}")
+                owed = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] != 0
+            finally:
+                db.execute(f"PRAGMA busy_timeout = {usual}")
+                self._owe(owed)
+
+    def _owe(self, owed: bool) -> None:
+        """Try a checkpoint again soon, or no more."""
+        with self._lock:
+            if self._owed is not None:
+                self._owed.cancel()
+            self._owed = threading.Timer(AGAIN, self._pay) if owed else None
+            if self._owed is not None:
+                self._owed.daemon = True
+                self._owed.start()
+
+    def _pay(self) -> None:
+        with self._lock:
+            if self._owed is None:  # done meanwhile, or closed
+                return
+            try:
+                self.checkpoint()
+            except MynahError as error:  # the next try comes by itself
+                log.warning("what was deleted is still in the write-ahead log: %s", error)
 
     def copy_to(self, path: Path) -> None:
         """A consistent copy of the live database in another file. Raises NotSaved, CorruptFile."""
@@ -144,9 +177,27 @@ class Database:
             raise self._damaged(verdict.splitlines()[0])
 
     def close(self) -> None:
-        """Close the connection; further calls fail."""
+        """Close the connection; further calls fail. A checkpoint that is owed gets a last chance."""
         with self._lock:
+            if self._owed is not None:
+                try:
+                    self.checkpoint(LAST)
+                except MynahError as error:
+                    log.warning("what was deleted is still in the write-ahead log: %s", error)
+            self._owe(False)
             self._db.close()
+
+    @contextmanager
+    def _refused(self) -> Iterator[None]:
+        """Says in words that the disk refuses, or that others keep the database busy."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            if any(word in str(error) for word in _REFUSALS):
+                raise NotSaved(f"Not saved: the disk refused ({error}). Free some space and try again.") from error
+            if "locked" in str(error):
+                raise Busy(f"Not saved: the database was busy for {PATIENCE} s. Try again.") from error
+            raise
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
@@ -212,12 +263,20 @@ def copies_of(path: Path) -> list[Path]:
     return sorted(path.parent.glob(f"{path.name}{_BEFORE}*"))
 
 
+def _log_size(path: Path) -> int:
+    """How many bytes a database's write-ahead log has."""
+    try:
+        return path.with_name(path.name + "-wal").stat().st_size
+    except OSError:
+        return 0
+
+
 def _is_cut(path: Path) -> bool:
     """Whether a file ends within a page, which SQLite would fill up with zeros. While there is a write-ahead log, the
     whole pages may lie there."""
     try:
-        size, log = path.stat().st_size, path.with_name(path.name + "-wal")
-        if not size or (log.exists() and log.stat().st_size):
+        size = path.stat().st_size
+        if not size or _log_size(path):
             return False
         with path.open("rb") as file:
             page = int.from_bytes(file.read(18)[16:], "big")

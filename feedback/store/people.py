@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from feedback.errors import Conflict, NotFound
+from feedback.errors import Conflict, NotFound, NotSignedIn
 from feedback.store.database import Database, Row
 from feedback.store.found import Search
 from feedback.types import AHEAD, ApiKey, User, after, new_id, now
@@ -79,9 +79,17 @@ class People:
             raise NotFound("There is no such person.")
         return str(found)
 
-    def set_password(self, user_id: str, password_hash: str, *, keep_session: str | None = None) -> None:
-        """Change a password; every other session of the person ends."""
+    def set_password(
+        self, user_id: str, password_hash: str, *, keep_session: str | None = None, verified: str | None = None
+    ) -> None:
+        """Change a password; every other session of the person ends.
+
+        verified: the hash that the old password was checked against, None for an admin's change, which needs no old
+        one. Raises NotSignedIn when it holds no more.
+        """
         with self._db.transaction() as db:
+            if verified is not None:
+                self._check_in(user_id, verified)
             db.execute("update users set password_hash = ? where id = ?", [password_hash, user_id])
             db.execute("delete from sessions where user_id = ? and token_hash is not ?", [user_id, keep_session])
 
@@ -120,6 +128,17 @@ class People:
         self._db.leave_no_trace()
         return gone
 
+    def _check_in(self, user_id: str, verified: str | None = None) -> None:
+        """Whether the person may come in now, in the transaction that lets them: a slow check of the password came
+        before it. Raises NotSignedIn, and NotFound."""
+        if verified is None:
+            if self.get(user_id).disabled:
+                raise NotSignedIn("The account was disabled.")
+            return
+        sql = "select 1 from users where id = ? and password_hash = ? and disabled = 0"
+        if self._db.value(sql, [user_id, verified]) is None:
+            raise NotSignedIn("The name or the password is wrong.")
+
     def _check_not_last(self, user: User, what: str) -> None:
         others = self._db.value("select count(*) from users where admin = 1 and disabled = 0 and id != ?", [user.id])
         if user.admin and not others:
@@ -153,9 +172,14 @@ class People:
 
     # ---- sessions -------------------------------------------------------------------------------------------------
 
-    def add_session(self, token_hash: str, user_id: str, expires_at: str) -> None:
-        """Remember a signed-in browser; of a person's, the newest MOST_SESSIONS are kept."""
+    def add_session(self, token_hash: str, user_id: str, expires_at: str, *, verified: str | None = None) -> None:
+        """Remember a signed-in browser; of a person's, the newest MOST_SESSIONS are kept.
+
+        verified: the hash that the password was checked against, where it was. Raises NotSignedIn when it holds no
+        more, or the person was disabled.
+        """
         with self._db.transaction() as db:
+            self._check_in(user_id, verified)
             db.execute("insert into sessions values (?, ?, ?, ?)", [token_hash, user_id, now(), expires_at])
             db.execute(  # not those that have expired by the clock, which may be wrong just now
                 "delete from sessions where user_id = ? and rowid not in "
@@ -183,9 +207,10 @@ class People:
     # ---- API keys -------------------------------------------------------------------------------------------------
 
     def add_key(self, user_id: str, key_hash: str, hint: str) -> ApiKey:
-        """Keep a key's hash and the few characters that tell keys apart."""
+        """Keep a key's hash and the few characters that tell keys apart. Raises NotSignedIn for a disabled person."""
         key = ApiKey(new_id("k"), hint, now(), None)
         with self._db.transaction() as db:
+            self._check_in(user_id)
             db.execute(
                 "insert into api_keys (id, user_id, key_hash, hint, created_at) values (?, ?, ?, ?, ?)",
                 [key.id, user_id, key_hash, hint, key.created_at],

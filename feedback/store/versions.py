@@ -307,9 +307,13 @@ class Versions:
     # ---- what versions write beside the base ------------------------------------------------------------------------
 
     def add_example(self, user_id: str, number: int, example: Example) -> None:
-        """Keep what a version and the base wrote to a prompt; the first stays. Raises NotFound without the version."""
+        """Keep what a version and the base wrote to a prompt; the first stays.
+
+        Raises NotFound without the version, and when it was forgotten meanwhile.
+        """
         with self._db.transaction() as db:
-            self.version(user_id, number)
+            if self.version(user_id, number).forgotten_at is not None:
+                raise NotFound(f"There is no version v{number}.")
             db.execute(
                 "insert or ignore into examples values (?, ?, ?, ?, ?, ?, ?)",
                 [

@@ -7,6 +7,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from adapters import export, export_check
 from adapters.base_model import BaseFiles, load_unquantized
 from adapters.export import FORMATS, Format, export_version
-from adapters.export_check import Served, as_served, check
+from adapters.export_check import Served, as_served, check, merge
 from adapters.gguf_adapter import write_gguf
 from adapters.packing import Group
 from adapters.policy import Policy
 from adapters.pool import reply_logprobs
+from adapters.rendering import Renderer
 from adapters.versions import CONFIG, WEIGHTS, fill
 from adapters.warm_start import Rated, WarmStartConfig, warm_start
 from feedback.errors import CorruptFile, ExportFailed
@@ -97,6 +99,23 @@ def test_a_merged_model_is_one_by_itself(
         [logprob(each, group.prompt, reply) for reply in group.replies] for each in (base, model.float().eval())
     )
     assert after[0] - before[0] > after[1] - before[1] + 0.2
+
+
+def test_a_merge_keeps_all_chat_templates(trained: Path, base_files: BaseFiles, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(base_files.full)
+    templates = {"default": tokenizer.chat_template, "tool_use": "{{ tools }}" + tokenizer.chat_template}
+    tokenizer.chat_template = templates
+    full, bundle = tmp_path / "full", tmp_path / "bundle"
+    tokenizer.save_pretrained(full)
+    for path in base_files.full.glob("*"):
+        if not path.name.startswith(("tokenizer", "chat_template")):
+            (full / path.name).symlink_to(path)
+    merge(replace(base_files, full=full), trained, bundle)
+    assert all(path.is_file() for path in bundle.iterdir()), "of which each is hashed and packed"
+    again = AutoTokenizer.from_pretrained(bundle)
+    assert again.chat_template == templates
+    turns = [{"role": "user", "content": ASKED}]
+    assert Renderer(again).prompt(turns) == Renderer(tokenizer).prompt(turns)
 
 
 def logprob(model: torch.nn.Module, prompt: list[int], reply: list[int]) -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from statistics import median
 from time import perf_counter
 
 import pytest
+from argon2 import PasswordHasher
 
 from assistant.accounts import FAILURES, Accounts, check_name, name_key
 from assistant.attempts import WINDOW_SECONDS
@@ -97,6 +99,72 @@ def test_a_wrong_old_password_changes_nothing(accounts: Accounts) -> None:
     with pytest.raises(InvalidInput, match="7 characters"):
         accounts.change_password(user, PASSWORD, "shorter")
     assert accounts.sign_in("Ada", PASSWORD)
+
+
+def meanwhile(accounts: Accounts, monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) -> None:
+    """Let a change land between the slow check of a password and what is written after it."""
+
+    class Slow(PasswordHasher):
+        def verify(self, hash: str | bytes, password: str | bytes) -> bool:
+            right = super().verify(hash, password)
+            change()
+            return right
+
+    monkeypatch.setattr(accounts, "_hasher", Slow())
+
+
+@pytest.mark.parametrize("change", ["password", "disabled"])
+def test_a_sign_in_under_way_does_not_outlive_a_new_password(
+    accounts: Accounts, store: Store, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    user, other = accounts.add("Ada", PASSWORD), Accounts(store)
+
+    def land() -> None:
+        if change == "password":
+            other.set_password(user, "another password")
+        else:
+            store.people.set_disabled(user.id, True)
+
+    meanwhile(accounts, monkeypatch, land)
+    with pytest.raises(NotSignedIn, match="name or the password"):
+        accounts.sign_in("Ada", PASSWORD, "203.0.113.5")
+    store.people.set_disabled(user.id, False)
+    assert store.database.value("select count(*) from sessions") == 0
+    assert other.sign_in("Ada", "another password" if change == "password" else PASSWORD)
+
+
+@pytest.mark.parametrize("change", ["password", "disabled"])
+def test_a_change_of_password_under_way_does_not_undo_an_admins(
+    accounts: Accounts, store: Store, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    user, other = accounts.add("Ada", PASSWORD), Accounts(store)
+    token = accounts.sign_in("Ada", PASSWORD)
+
+    def land() -> None:
+        if change == "password":
+            other.set_password(user, "another password")
+        else:
+            store.people.set_disabled(user.id, True)
+
+    meanwhile(accounts, monkeypatch, land)
+    with pytest.raises(InvalidInput, match="old password is wrong"):
+        accounts.change_password(user, PASSWORD, "a password of mine", keep=token)
+    store.people.set_disabled(user.id, False)
+    assert other.session_user(token) is None
+    assert other.sign_in("Ada", "another password" if change == "password" else PASSWORD)
+
+
+def test_somebody_disabled_gets_no_key_and_no_session_for_later(accounts: Accounts, store: Store) -> None:
+    user = accounts.add("Ada", PASSWORD)  # as a request knows her that began before
+    store.people.set_disabled(user.id, True)
+    with pytest.raises(NotSignedIn):
+        accounts.create_key(user)
+    with pytest.raises(NotSignedIn):
+        accounts.open_session(user)
+    accounts.set_password(user, "another password")
+    store.people.set_disabled(user.id, False)
+    assert accounts.keys(user) == [] and store.database.value("select count(*) from sessions") == 0
+    assert accounts.sign_in("Ada", "another password"), "an admin's change asks for nothing"
 
 
 def test_a_name_is_locked_after_ten_failures_and_opens_again(accounts: Accounts, clock: Clock) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from adapters.job import UpdateConfig
+from assistant import joining
 from assistant.accounts import Accounts, digest
 from assistant.administration import COMMAND_LINE, Administration
 from assistant.config import Config
-from assistant.joining import ALTOGETHER, PER_ADDRESS, Joining
+from assistant.joining import PER_ADDRESS, Joining
 from assistant.settings import Settings
 from feedback.errors import Busy, Conflict, InvalidInput, NotFound, NotSignedIn
 from feedback.store import Store
@@ -258,17 +259,27 @@ def test_the_door_is_open_only_where_an_admin_opened_it(server: Server, root: Us
         server.joining.join("Bob", PASSWORD, "1.2.3.4")
 
 
-def test_attempts_are_limited_by_address_and_altogether(server: Server, root: User) -> None:
+def test_attempts_are_limited_by_address_and_by_what_they_cost(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joining, "ALTOGETHER", 3)
+    server = Server(store)
+    root = server.accounts.add("Root", PASSWORD, admin=True)
+    _, token = server.joining.invite(root)
     for _ in range(PER_ADDRESS):
         with pytest.raises(NotFound):
             server.joining.join("Ada", PASSWORD, "1.2.3.4", "guess")
     with pytest.raises(Busy, match="from your address"):
         server.joining.join("Ada", PASSWORD, "1.2.3.4", "guess")
-    for number in range(ALTOGETHER - PER_ADDRESS):
+    for number in range(10):  # guesses and what is refused for its form cost nothing, from however many addresses
         with pytest.raises(NotFound):
-            server.joining.join("Ada", PASSWORD, str(number), "guess")
+            server.joining.join("Ada", PASSWORD, f"guess {number}", "guess")
+        with pytest.raises(InvalidInput):
+            server.joining.join("Ada", "short", f"short {number}", token)
+    assert server.joining.join("Ada", PASSWORD, "5.6.7.8", token), "the door is not shut for who is invited"
+    server.settings.set("sign_up", "open")
+    for number in range(2):  # each costs a hash, whether the name is free or not
+        with pytest.raises(Conflict):
+            server.joining.join("Ada", PASSWORD, f"taken {number}")
     with pytest.raises(Busy, match="Too many people"):
-        server.joining.join("Ada", PASSWORD, "5.6.7.8", "guess")
+        server.joining.join("Bob", PASSWORD, "another")
     server.time = 16 * 60
-    with pytest.raises(NotFound):
-        server.joining.join("Ada", PASSWORD, "1.2.3.4", "guess")
+    assert server.joining.join("Bob", PASSWORD, "1.2.3.4")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +17,7 @@ from fastapi.testclient import TestClient
 from adapters.base_model import BaseFiles
 from adapters.policy import Policy
 from assistant.api.app import create_app
-from assistant.mynah import Mynah
+from assistant.mynah import Mynah, _Each
 from feedback.types import AdapterVersion, User, VersionStatus, now
 from tests.assistant.serving import PASSWORD, open_mynah, own_models, settings
 
@@ -319,6 +321,49 @@ def test_everything_about_me_can_be_had_and_deleted(mynah: Mynah, ada: Person, p
     database = mynah.config.database
     left = b"".join(path.read_bytes() for path in database.parent.glob(f"{database.name}*"))
     assert b"xyzzy" not in left and b"plugh" not in left
+
+
+def test_an_export_is_the_same_written_piece_by_piece(mynah: Mynah, ada: Person) -> None:
+    assert zipfile.ZipFile(io.BytesIO(ada.http.get("/v1/me/export").content)).read("replies.json") == b"[]"
+    for said in ("A line\nbreak \u2028 \u0085", 'and "quotes"'):
+        chat = mynah.chat.open(ada.user)
+        mynah.chat.send(ada.user, chat.id, said, max_tokens=4).replies()
+    archive = zipfile.ZipFile(io.BytesIO(ada.http.get("/v1/me/export").content))
+    records = mynah._records(ada.user)
+    for name in ("conversations", "replies", "feedback", "trials", "audit"):
+        whole = json.dumps(
+            list(records[name]) if isinstance(records[name], _Each) else records[name], indent=1, ensure_ascii=False
+        )
+        assert archive.read(f"{name}.json").decode() == whole
+    assert not list(mynah.config.jobs.glob("export-*")), "nothing of it is left"
+
+
+def test_a_person_has_one_export_made_at_a_time(mynah: Mynah, ada: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    write = Mynah.write_export
+
+    def slowly(self: Mynah, user: User, out: Any) -> None:
+        begun.set()
+        assert go_on.wait(30)
+        write(self, user, out)
+
+    monkeypatch.setattr(Mynah, "write_export", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ada.http.get, "/v1/me/export")
+        assert begun.wait(30)
+        second = ada.http.get("/v1/me/export")
+        go_on.set()
+        assert first.result().status_code == 200
+    assert second.status_code == 409 and "being made already" in second.json()["error"]["message"]
+    assert ada.http.get("/v1/me/export").status_code == 200
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Mynah, "write_export", full)
+    refused = ada.http.get("/v1/me/export")
+    assert refused.status_code == 507 and "No space left on device" in refused.json()["error"]["message"]
+    assert not list(mynah.config.jobs.glob("export-*"))
 
 
 def test_an_admin_manages_people(mynah: Mynah, boss: Person, ada: Person, policy: Policy) -> None:

@@ -107,6 +107,26 @@ def test_a_damaged_backup_restores_nothing(config: Config, tmp_path: Path, harm:
     assert not (tmp_path / "evil").exists()
 
 
+@pytest.mark.parametrize("harm", ["lzma", "encrypted", "other manifest"])
+def test_a_backup_that_zip_stumbles_over_is_refused_in_words(config: Config, tmp_path: Path, harm: str) -> None:
+    file, bad = tmp_path / "saved.zip", tmp_path / "bad.zip"
+    backup(config, file)
+    with zipfile.ZipFile(file) as archive, zipfile.ZipFile(bad, "w", zipfile.ZIP_LZMA) as copy:
+        for name in ("manifest.json", "mynah.db"):
+            copy.writestr(name, b"[]" if harm == "other manifest" else archive.read(name))
+    data = bytearray(bad.read_bytes())
+    if harm == "lzma":
+        start = 30 + len("manifest.json") + 9
+        data[start : start + 50] = bytes(255 - byte for byte in data[start : start + 50])
+    elif harm == "encrypted":
+        data[data.index(b"PK\x01\x02") + 8] |= 1
+    bad.write_bytes(data)
+    target = replace(config, data_dir=tmp_path / "new")
+    with pytest.raises(CorruptFile, match="or a damaged one"):
+        restore(target, bad)
+    assert [path.name for path in target.data_dir.iterdir()] == ["lock"]
+
+
 def test_a_backup_that_was_killed_leaves_nothing_for_good(config: Config, tmp_path: Path) -> None:
     left = tmp_path / ".tmp-backup-killed"
     left.mkdir()

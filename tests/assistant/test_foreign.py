@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
 import zipfile
@@ -169,6 +170,39 @@ def cut_zip(folder: Path) -> Path:
     return out
 
 
+def packed_with(method: int) -> Spoil:
+    """A zip packed in another way, of which bytes were lost."""
+
+    def spoil(folder: Path) -> Path:
+        out = folder.with_suffix(".zip")
+        with zipfile.ZipFile(out, "w", method) as archive:
+            archive.write(folder / CONFIG, CONFIG)
+        data = bytearray(out.read_bytes())
+        start = 30 + len(CONFIG)  # of what is packed, after the header and the name
+        data[start + 9 : start + 60] = bytes(255 - byte for byte in data[start + 9 : start + 60])
+        out.write_bytes(data)
+        return out
+
+    return spoil
+
+
+def named_wrongly(folder: Path) -> Path:
+    """A zip with a name that says it is UTF-8 and is not."""
+    out = member("ü.txt")(folder)
+    out.write_bytes(out.read_bytes().replace("ü".encode(), b"\xff\xff"))
+    return out
+
+
+def encrypted(folder: Path) -> Path:
+    """A zip whose directory says that a password is needed."""
+    out = zipped(folder)
+    data = bytearray(out.read_bytes())
+    for found in re.finditer(b"PK\x01\x02", bytes(data)):
+        data[found.start() + 8] |= 1
+    out.write_bytes(data)
+    return out
+
+
 def without(name: str) -> Spoil:
     def spoil(folder: Path) -> Path:
         (folder / name).unlink()
@@ -206,6 +240,10 @@ REFUSED: dict[str, tuple[Spoil, str]] = {
     "a pickle by another name": (holds(WEIGHTS, b"\x80\x04\x95cos\nsystem\n."), "no whole safetensors file"),
     "a lost end": (cut, "no whole safetensors file"),
     "a broken zip": (cut_zip, "no zip that can be read"),
+    "a broken zip, LZMA": (packed_with(zipfile.ZIP_LZMA), "no zip that can be read"),
+    "a broken zip, bzip2": (packed_with(zipfile.ZIP_BZIP2), "cannot be read|no zip that can be read"),
+    "an encrypted zip": (encrypted, "no zip that can be read"),
+    "a name in no alphabet": (named_wrongly, "no zip that can be read"),
     "no numbers": (weighs(lambda s: s[FIRST].fill_(float("nan"))), "not finite"),
     "whole numbers": (weighs(lambda s: s.update({FIRST: torch.zeros(4, 576, dtype=torch.int32)})), "floating-point"),
     "wrong keys": (weighs(lambda s: s.update({"lora_A": s.pop(FIRST)})), "lora_A is no weight of an adapter"),

@@ -9,7 +9,7 @@ import pytest
 from assistant.preview import EXAMPLE_PROMPT, Preview, Previews
 from assistant.usage import folder_bytes, size
 from feedback.errors import Conflict, InvalidInput, NotFound
-from feedback.types import User
+from feedback.types import Example, User
 from tests.assistant.conftest import Maker, Service
 from tests.assistant.serving import wait_for
 
@@ -95,6 +95,41 @@ def test_an_example_of_a_version_that_went_meanwhile_is_not_kept(
     service.store.versions.remove_all(service.ada.id)
     wait_for(lambda: preview.done)
     assert isinstance(preview.error, NotFound) and service.store.versions.examples(service.ada.id) == {}
+
+
+def test_an_example_of_a_version_that_was_forgotten_meanwhile_is_not_kept(
+    service: Service, previews: Previews, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    versions = service.store.versions
+    keep = versions.add_example
+
+    def late(user_id: str, number: int, example: Example) -> None:
+        assert [forgotten.name for forgotten in versions.forget(user_id, 0)] == [version]
+        keep(user_id, number, example)
+
+    monkeypatch.setattr(versions, "add_example", late)
+    preview = previews.example(service.ada, version)
+    assert preview is not None
+    wait_for(lambda: preview.done)
+    assert isinstance(preview.error, NotFound) and versions.examples(service.ada.id) == {}
+
+
+@pytest.mark.parametrize("how", ["by the person", "by the engine"])
+def test_an_example_that_was_stopped_is_not_kept_and_can_be_written_again(
+    service: Service, previews: Previews, version: str, how: str
+) -> None:
+    patient = Previews(service.store, service.engine, service.learning, service.limits, max_tokens=400)
+    preview = patient.example(service.ada, version)
+    assert preview is not None
+    if how == "by the person":
+        preview.stop()
+    else:
+        service.engine.forget(service.ada.id)
+    wait_for(lambda: preview.done, 30)
+    assert preview.error is None and service.store.versions.examples(service.ada.id) == {}
+    again = previews.example(service.ada, version)
+    assert again is not None and all(finished(again).texts)
+    assert len(service.store.versions.examples(service.ada.id)) == 1
 
 
 def test_a_trial_can_be_stopped(service: Service, version: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -64,6 +66,82 @@ def test_markdown_is_shown_and_nothing_else(text: str, expected: str) -> None:
 @pytest.mark.parametrize("address", ["javascript:alert(1)", "data:text/html,x", "vbscript:x"])
 def test_links_that_run_are_no_links(address: str) -> None:
     assert "<a" not in markdown(f"[x]({address})") and "<a" not in markdown(f"![x]({address})")
+
+
+@pytest.mark.parametrize(
+    "scheme", ["search-ms", "ms-msdt", "ms-word", "tel", "ftp", "smb", "FILE", "x", "data:image/png"]
+)
+def test_links_that_start_programs_are_no_links(scheme: str) -> None:
+    for text in (f"[x]({scheme}:y)", f"![x]({scheme}:y)", f"<{scheme}:yy>", f"[x]\n\n[x]: {scheme}:y"):
+        assert "<a" not in markdown(text), text
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["https://a.b/c:d", "HTTP://a.b", "mailto:a@b.c", "/here", "here/a:b", "?a=b:c", "#here:there", "//a.b/c"],
+)
+def test_links_to_the_web_to_mail_and_within_are_links(address: str) -> None:
+    assert f'<a href="{address}"' in markdown(f"[x]({address})")
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Breaks off what takes far too long."""
+
+    def ring(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+LONGEST = 32_000
+PIECES = (
+    "$$x\n", "\\[x\n", "$$", "\\(", "\\[", "$", "$1$ ", "[", "![", "[a](", "[a][", "[\\(", "*", "_", "**a", "*a_",
+    "`", "`a``", "<", "<a", "&", "> ", "> a\nb\n", "- ", "1. ", "* a\n", "- > ", "- [", "[a]: b\n", "|",
+    "|a|b|\n", "|\n|-\n", "a\n", "~~~\n",
+)  # fmt: skip
+HOSTILE = {
+    **{piece: piece * (LONGEST // len(piece)) for piece in PIECES},
+    "brackets before stars": "[" * 300 + "*" * (LONGEST - 300),
+    "nested lists": "".join("  " * (depth % 40) + "- a\n" for depth in range(720)),
+    "lines after a nested quotation": ">" * 100 + "a\n" * (LONGEST // 2 - 50),
+    "a table": "|a|b|\n|-|-|\n" + "|1|2|\n" * 5000,
+    "a wide table": "|" + "a|" * 5000 + "\n|" + "-|" * 5000 + "\n" + "a\n" * 5000,
+    "closers that come too late": "\\[x\n" * 7000 + "x\\] y\n" * 500,
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_no_text_takes_long(what: str) -> None:
+    """Each takes a second at most, hours before."""
+    with within(20):
+        assert "<script" not in markdown(HOSTILE[what])
+
+
+def test_what_would_take_long_is_shown_as_it_was_written() -> None:
+    shown = markdown(HOSTILE["lines after a nested quotation"])
+    assert shown.startswith("<p>&gt;&gt;&gt;") and "<blockquote>" not in shown and shown.count("<br>\na") > 15_000
+    shown = markdown("![" * 10_000 + "<b>**b**")
+    assert shown == "<p>" + "![" * 10_000 + "&lt;b&gt;**b**</p>\n"
+    assert "<strong>b</strong>" in markdown("[a](https://b.c) [x] " * 1000 + "**b**"), "and that is not much"
+
+
+def test_long_code_has_no_colours() -> None:
+    short, long = (markdown("```java\n" + "a < " * count + "\n```") for count in (500, 8000))
+    assert '<span class="' in short and '<span class="' not in long and long.count("a &lt; ") == 8000
+
+
+@pytest.mark.parametrize("opened", ["$$", "\\["])
+def test_a_formula_ends_not_too_far_down(opened: str) -> None:
+    close = {"$$": "$$"}.get(opened, "\\]")
+    assert '<div class="formula"><math' in markdown(f"{opened}\n" + "x\n" * 300 + close)
+    assert '<div class="formula">' not in markdown(f"{opened}\n" + "x\n" * 1200 + close)
 
 
 @pytest.mark.parametrize(

@@ -281,6 +281,17 @@ def test_sessions_and_keys_end(store: Store) -> None:
     assert store.people.key_user("kh") is None
 
 
+def test_a_version_that_was_forgotten_keeps_no_example(store: Store) -> None:
+    user = add_person(store)
+    store.versions.add(make_version(user, 1), activate=True, update_state="promoted")
+    example = Example("Why?", "Because.", "Since you ask.", 1, now())
+    store.versions.add_example(user.id, 1, example)
+    store.versions.forget(user.id, 1)
+    with pytest.raises(NotFound, match="no version v1"):
+        store.versions.add_example(user.id, 1, example)
+    assert store.versions.examples(user.id) == {}
+
+
 # ---- conversations ------------------------------------------------------------------------------------------------
 
 
