@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from assistant.profile import LEAST_COMMON, STRONGEST, preference
-from feedback.common import LEAST, Common, around, in_common
+from feedback.common import LEAST, Common, in_common
 from feedback.errors import MynahError
 from feedback.labels import act_of
 from feedback.population import Population
@@ -93,7 +93,7 @@ class CommonTaste:
             return self._population.prior
         row = kept.user_ids.index(user_id) if user_id in kept.user_ids else None
         name = "" if row is None else user_id
-        return self._cached.setdefault(name, around(self._population.prior, kept.found.mean(without=row)))
+        return self._cached.setdefault(name, kept.found.prior(self._population.prior, without=row))
 
     def found(self) -> KeptCommon | None:
         """What people here have in common; None where nothing is known."""

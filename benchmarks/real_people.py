@@ -162,7 +162,7 @@ def beginning(people: People, prior: Prior) -> Prior:
     """What somebody new begins with on a server where these people share their taste."""
     acts = sorted(([each.act for each in said] for said in people.values() if said), key=len, reverse=True)
     found = common.in_common(acts[:MOST], prior)
-    return prior if found is None else common.around(prior, found.mean())
+    return prior if found is None else found.prior(prior)
 
 
 def _third(items: set[str], random: np.random.Generator) -> set[str]:

@@ -48,7 +48,7 @@ class Commons:
         if row is None:
             return None
         parts = np.stack([np.frombuffer(each["part"], dtype=np.float64) for each in people])
-        found = Common(parts, row["share"], row["gain"])
+        found = Common(parts, row["share"], row["gain"], row["width"])
         user_ids = tuple(each["user_id"] for each in people)
         return KeptCommon(row["version"], row["population"], found, user_ids, row["made_at"])
 
@@ -65,10 +65,10 @@ class Commons:
         with self._db.transaction() as db:
             if self.stamp(user_ids) != made_of or not self._all_there(user_ids):
                 return False
-            version = hashlib.sha256(found.parts.tobytes() + repr(found.share).encode()).hexdigest()[:12]
+            version = hashlib.sha256(found.parts.tobytes() + repr((found.share, found.width)).encode()).hexdigest()[:12]
             self.forget()
-            row = [version, population, found.share, found.gain, now()]
-            db.execute("insert into common values (1, ?, ?, ?, ?, ?)", row)
+            row = [version, population, found.share, found.gain, now(), found.width]
+            db.execute("insert into common values (1, ?, ?, ?, ?, ?, ?)", row)
             for user_id, part in zip(user_ids, found.parts, strict=True):
                 db.execute("insert into common_people values (?, ?)", [user_id, part.tobytes()])
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from feedback.common import LATER, LEAST, Common, around, in_common
+from feedback.common import LATER, LEAST, Common, in_common
 from feedback.likelihood import Act
 from feedback.reward_head import Array, Prior, fit
 from feedback.traits import TRAIT_NAMES
@@ -22,11 +22,11 @@ def shared_taste(strength: float) -> Array:
     return weights
 
 
-def person(number: int, common: Array, acts: int = 24) -> tuple[Array, list[Act]]:
+def person(number: int, common: Array, acts: int = 24, own: float = 1.0) -> tuple[Array, list[Act]]:
     """Somebody with tastes of their own in three traits beside the common ones, and their rankings."""
     random = np.random.default_rng([7, number])
     weights = common.copy()
-    weights[random.choice(NAMED, 3, replace=False)] += random.normal(size=3)
+    weights[random.choice(NAMED, 3, replace=False)] += own * random.normal(size=3)
     made = []
     for place in range(acts):
         rows = random.normal(size=(2 if place % 2 else 4, len(weights)))
@@ -35,8 +35,8 @@ def person(number: int, common: Array, acts: int = 24) -> tuple[Array, list[Act]
     return weights, made
 
 
-def crowd(count: int, strength: float) -> list[list[Act]]:
-    return [person(number, shared_taste(strength))[1] for number in range(count)]
+def crowd(count: int, strength: float, own: float = 1.0) -> list[list[Act]]:
+    return [person(number, shared_taste(strength), own=own)[1] for number in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_somebody_new_is_known_better_from_few_clicks(found: Common) -> None:
             share.append(float(np.mean(np.sign(gaps @ fit(acts[:3], prior).mean) == np.sign(gaps @ weights))))
         return float(np.mean(share))
 
-    assert right(around(PRIOR, found.mean())) > right(PRIOR) + 0.05
+    assert right(found.prior(PRIOR)) > right(PRIOR) + 0.05
     assert found.parts.shape == (12, len(PRIOR.mean)) and found.gain > 0
 
 
@@ -64,7 +64,7 @@ def test_what_is_common_is_named_traits_alone_and_most_of_all_the_shared_ones(fo
     mean = found.mean()
     assert set(np.argsort(-mean)[: len(LIKED)].tolist()) == set(LIKED)
     assert not mean[len(PRIOR.mean) - PRIOR.quiet :].any(), "single words and latents tell subjects"
-    head = fit([], around(PRIOR, mean))
+    head = fit([], found.prior(PRIOR))
     assert np.array_equal(head.mean, PRIOR.mean + mean) and head.labels == 0
 
 
@@ -76,6 +76,13 @@ def test_nobody_begins_with_their_own_acts() -> None:
 
 def test_people_without_anything_in_common_share_nothing() -> None:
     assert in_common(crowd(12, 0.0), PRIOR) is None
+
+
+def test_where_people_hardly_differ_their_clicks_move_them_less(found: Common) -> None:
+    alike = in_common(crowd(12, 0.8, own=0.0), PRIOR)
+    assert alike is not None and alike.width < found.width
+    prior = alike.prior(PRIOR)
+    np.testing.assert_allclose(prior.sd, PRIOR.sd * alike.width)
 
 
 def test_too_few_people_or_too_few_acts_tell_nothing() -> None:

@@ -23,8 +23,8 @@ def people(store: Store) -> list[User]:
     return made
 
 
-def keep(store: Store, people: list[User], share: float = 0.5) -> bool:
-    found = Common(PARTS[: len(people)], share, 0.125)
+def keep(store: Store, people: list[User], share: float = 0.5, width: float = 0.25) -> bool:
+    found = Common(PARTS[: len(people)], share, 0.125, width)
     return store.commons.keep("p", found, store.commons.stamp([user.id for user in people]))
 
 
@@ -33,11 +33,13 @@ def test_what_was_kept_is_there(store: Store, people: list[User]) -> None:
     assert keep(store, people[:2])
     kept = store.commons.kept()
     assert kept is not None and np.array_equal(kept.found.parts, PARTS[:2])
-    assert (kept.population, kept.found.share, kept.found.gain) == ("p", 0.5, 0.125)
+    assert (kept.population, kept.found.share, kept.found.gain, kept.found.width) == ("p", 0.5, 0.125, 0.25)
     assert kept.version == store.commons.version() and kept.user_ids == (people[0].id, people[1].id)
     assert keep(store, people[:2], 1.0), "in place of what there was"
     again = store.commons.kept()
     assert again is not None and again.found.share == 1.0 and again.version != kept.version
+    assert keep(store, people[:2], 1.0, 1.0)
+    assert store.commons.version() not in (kept.version, again.version)
 
 
 def test_it_goes_with_the_first_who_leaves_or_is_deleted(store: Store, people: list[User]) -> None:
