@@ -14,10 +14,10 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse
 from pydantic import Field, StrictBool
-from starlette.background import BackgroundTask
 
 from assistant.adoption import remove as delete_folder
 from assistant.api.deps import Admin, Served, Strict
+from assistant.api.handed import HandedOver
 from assistant.api.versions import versions_view
 from assistant.exports import check_format, export_to, find_version
 from assistant.mynah import Mynah
@@ -107,8 +107,7 @@ def export(name: str, version: str, mynah: Served, admin: Admin, format: str = "
         raise
     mynah.admins.note(admin.id, "exported a version of", user, version=version, format=kind)
     headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(f'{user.name}-{version}-{kind}.zip')}"}
-    gone = BackgroundTask(delete_folder, folder)
-    return FileResponse(folder / "export.zip", media_type="application/zip", headers=headers, background=gone)
+    return HandedOver(folder / "export.zip", headers)
 
 
 @router.post("/invitations", status_code=201)

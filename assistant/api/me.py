@@ -13,10 +13,10 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import FileResponse, JSONResponse
 from pydantic import Field
-from starlette.background import BackgroundTask
 
 from assistant.adoption import remove as delete_folder
 from assistant.api.deps import Caller, Counts, Served, Strict
+from assistant.api.handed import HandedOver
 from assistant.mynah import trait_record
 from feedback.errors import Conflict, NotSaved
 from feedback.types import ApiKey, User
@@ -124,8 +124,7 @@ def export(mynah: Served, user: Caller) -> FileResponse:
         except OSError as error:
             raise NotSaved(f"The export was not written: {error.strerror or error}. Free some disk space.") from error
     headers = {"Content-Disposition": 'attachment; filename="mynah-export.zip"'}
-    gone = BackgroundTask(delete_folder, folder)
-    return FileResponse(folder / "export.zip", media_type="application/zip", headers=headers, background=gone)
+    return HandedOver(folder / "export.zip", headers)
 
 
 @router.post("/v1/me/reset")

@@ -101,13 +101,15 @@ def _block_rule(state: StateBlock, start: int, end: int, silent: bool) -> bool:
     if close is None or state.is_code_block(start):
         return False
     found = state.src.find(close, begin + 2, begin + 4 + MOST_CHARACTERS)
+    while found > 0 and close == "$$" and state.src.startswith("$", found + 2):  # the last two of several close
+        found += 1
     last = bisect_left(state.eMarks, found + 2)
     if found < 0 or last >= end or state.src[found + 2 : state.eMarks[last]].strip():
         return False
     if any(state.sCount[line] < state.blkIndent for line in range(start + 1, last)):
         return False
     inside = state.getLines(start, last + 1, state.blkIndent, False).strip()[2:-2]
-    if not inside.strip():
+    if close in inside or not inside.strip():
         return False
     if not silent:
         token = state.push("math_block", "math", 0)

@@ -338,6 +338,12 @@ def test_an_export_is_the_same_written_piece_by_piece(mynah: Mynah, ada: Person)
     assert not list(mynah.config.jobs.glob("export-*")), "nothing of it is left"
 
 
+@pytest.mark.parametrize("ranges", ["bytes=0-10", "foo", "bytes=99999999999-"])
+def test_an_export_leaves_nothing_whatever_part_is_asked_for(mynah: Mynah, ada: Person, ranges: str) -> None:
+    assert ada.http.get("/v1/me/export", headers={"Range": ranges}).status_code in (206, 400, 416)
+    assert not list(mynah.config.jobs.glob("export-*"))
+
+
 def test_a_person_has_one_export_made_at_a_time(mynah: Mynah, ada: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on = threading.Event(), threading.Event()
     write = Mynah.write_export

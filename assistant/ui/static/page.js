@@ -17,7 +17,7 @@
   // An event that is refused before it reaches a handler, and a server that does not answer: Gradio says nothing of the
   // one, and of the other in English.
   const refused = () => document.dispatchEvent(new Event('mynah-refused'));
-  let trouble = null, troubled = null; // what is shown, and the event that it is about
+  let trouble = null, troubled = null; // what is shown, and the event that it is about; null for any: whoever answers again
   const clear = () => {
     trouble?.remove();
     trouble = null;
@@ -51,13 +51,14 @@
       const answer = await plain(...asked);
       if (!answer.ok) {
         const said = await answer.clone().json().then(({ error }) => error, () => null);
-        tell(said || say('The server answers, but not as it should. Try again in a moment.'), event, answer.status === 401);
-      } else if (event === troubled) clear();
+        const away = answer.status === 401;
+        tell(said || say('The server answers, but not as it should. Try again in a moment.'), away ? null : event, away);
+      } else if (troubled === null || event === troubled) clear();
       return answer;
     } catch (error) {
       const here = field('#box') ? say('The server does not answer. What you wrote is kept; this page comes back when it does.')
         : say('The server does not answer. This page comes back when it does.');
-      if (error.name !== 'AbortError') tell(here, event);
+      if (error.name !== 'AbortError') tell(here, null);
       throw error;
     }
   };
@@ -96,8 +97,14 @@
       // What is set for the chat comes first, so that nothing is sent without it. It is folded away, and a field that has just
       // unfolded is still being filled: it must hold what it is given for a while.
       field('#about button')?.click();
-      let held = 0;
+      let held = 0, tries = 50;
       const set = setInterval(() => {
+        tries -= 1;
+        if (!tries || location.search !== draft.at) { // folded again, or another chat is open
+          clearInterval(set);
+          restored = true;
+          return;
+        }
         const system = field('#system textarea'), unlearned = field('#private input');
         const right = system && unlearned && (!draft.system || system.value === draft.system) && (!draft.unlearned || unlearned.checked);
         held = right ? held + 1 : 0;
