@@ -16,7 +16,7 @@ pytestmark = pytest.mark.browser
 # What people and the model wrote, names, keys, code, and the list of pages that Gradio has and Mynah hides.
 WRITTEN = (
     ".reply .text, .asked, #thread h1, #thread textarea, .talks li a, .talks summary, q, .me .name, .face, .mark, "
-    ".brand, code, kbd, nav:not(#side nav)"
+    ".brand, code, kbd, nav:not(#side nav), #heard"
 )
 OURS = {"Mynah", "Mei", "API", "JSON", "Markdown", "OpenAI", "zip"}
 
