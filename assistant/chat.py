@@ -13,7 +13,7 @@ import builtins
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import accumulate, dropwhile
 
@@ -270,9 +270,7 @@ class Chat:
                 if not turn.done:
                     raise Conflict("A reply is still being written in this conversation; wait for it or stop it.")
                 _settle(turn)
-            self._under_way = {
-                key: other for key, other in self._under_way.items() if not (other.kept or _failed(other))
-            }
+            self._under_way = {key: other for key, other in self._under_way.items() if not (other.kept or other.failed)}
             yield
 
     def _begin(self, user: User, conversation: Conversation, request: ChatRequest, keep: Keep) -> Turn:
@@ -285,23 +283,11 @@ class Chat:
 def _settle(turn: Turn) -> None:
     """Keep a turn whose reader went away; one that failed, whatever of, has nothing to keep."""
     try:
-        with suppress(MynahError):
-            turn.replies()
+        turn.replies()
+    except MynahError:
+        pass  # whoever reads it is told
     except Exception:  # a defect must not end the conversation
         log.exception("A turn met a defect; it is over")
-
-
-def _failed(turn: Turn) -> bool:
-    """Whether a turn has ended in an error, so that there will be nothing to keep. What may come as a second reply to
-    compare with does not count: the first comes without it."""
-    if not turn.done:
-        return False
-    try:
-        for part in turn.parts[:1] if turn.may_ask else turn.parts:
-            part.writing.result()
-    except Exception:
-        return True
-    return False
 
 
 def title_of(text: str) -> str:

@@ -6,13 +6,12 @@ person as a whole, and therefore several services, is here as well: removal and 
 
 from __future__ import annotations
 
-import io
 import json
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 from adapters.base_model import BaseFiles, Quantize, prepare_base
 from adapters.files import read_json
@@ -156,13 +155,7 @@ class Mynah:
         self.limits.forget(user.id)
         return receipt
 
-    def export_person(self, user: User) -> bytes:
-        """What `write_export` writes, in memory."""
-        out = io.BytesIO()
-        self.write_export(user, out)
-        return out.getvalue()
-
-    def write_export(self, user: User, out: Path | IO[bytes]) -> None:
+    def write_export(self, user: User, out: Path) -> None:
         """Everything held about a person as a zip of JSON and safetensors. Hashes of secrets stay here."""
         with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, value in self._records(user).items():

@@ -150,6 +150,13 @@ class Turn:
         return self._replies is not None
 
     @property
+    def failed(self) -> bool:
+        """Whether the writing has ended in an error, so that there will be nothing to keep. What may come as a second
+        reply to compare with does not count: the first comes without it."""
+        needed = self.parts[:1] if self.may_ask else self.parts
+        return self.done and any(part.writing.failed for part in needed)
+
+    @property
     def progress(self) -> float:
         """Share of what may be written before something can be shown, 0 to 1."""
         if self.done:

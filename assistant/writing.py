@@ -144,6 +144,11 @@ class Task:
         """Whether the outcome is known."""
         return self._over.is_set()
 
+    @property
+    def failed(self) -> bool:
+        """Whether the outcome is an error."""
+        return self._error is not None
+
     def stop(self) -> None:
         """End within a token; the result holds what was written so far."""
         self._stop.set()

@@ -13,6 +13,7 @@ from assistant.accounts import FAILURES, Accounts, check_name, name_key
 from assistant.attempts import WINDOW_SECONDS
 from feedback.errors import Busy, Conflict, InvalidInput, NotFound, NotSignedIn
 from feedback.store import Store
+from feedback.types import User
 
 PASSWORD = "correct horse battery"
 
@@ -101,6 +102,14 @@ def test_a_wrong_old_password_changes_nothing(accounts: Accounts) -> None:
     assert accounts.sign_in("Ada", PASSWORD)
 
 
+def shut_out(store: Store, user: User, how: str) -> None:
+    """What an admin does about somebody: another password, or disabled."""
+    if how == "password":
+        Accounts(store).set_password(user, "another password")
+    else:
+        store.people.set_disabled(user.id, True)
+
+
 def meanwhile(accounts: Accounts, monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) -> None:
     """Let a change land between the slow check of a password and what is written after it."""
 
@@ -119,13 +128,7 @@ def test_a_sign_in_under_way_does_not_outlive_a_new_password(
 ) -> None:
     user, other = accounts.add("Ada", PASSWORD), Accounts(store)
 
-    def land() -> None:
-        if change == "password":
-            other.set_password(user, "another password")
-        else:
-            store.people.set_disabled(user.id, True)
-
-    meanwhile(accounts, monkeypatch, land)
+    meanwhile(accounts, monkeypatch, lambda: shut_out(store, user, change))
     with pytest.raises(NotSignedIn, match="name or the password"):
         accounts.sign_in("Ada", PASSWORD, "203.0.113.5")
     store.people.set_disabled(user.id, False)
@@ -140,13 +143,7 @@ def test_a_change_of_password_under_way_does_not_undo_an_admins(
     user, other = accounts.add("Ada", PASSWORD), Accounts(store)
     token = accounts.sign_in("Ada", PASSWORD)
 
-    def land() -> None:
-        if change == "password":
-            other.set_password(user, "another password")
-        else:
-            store.people.set_disabled(user.id, True)
-
-    meanwhile(accounts, monkeypatch, land)
+    meanwhile(accounts, monkeypatch, lambda: shut_out(store, user, change))
     with pytest.raises(InvalidInput, match="old password is wrong"):
         accounts.change_password(user, PASSWORD, "a password of mine", keep=token)
     store.people.set_disabled(user.id, False)
