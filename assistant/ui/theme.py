@@ -9,6 +9,7 @@ from assistant.ui.render import show, static
 _FONTS = ["ui-sans-serif", "system-ui", "Segoe UI", "Roboto", "Noto Sans", "Liberation Sans", "sans-serif"]
 _MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "Liberation Mono", "monospace"]
 _BOTH = ("", "_dark")
+_SCRIPTS = ("page.js", "drafts.js", "trouble.js", "keys.js", "find.js")  # the others speak by what page.js knows
 
 
 def theme() -> gr.themes.Base:
@@ -56,5 +57,5 @@ def head() -> str:
     """What goes into every page's head: our icons and the pages' own scripts."""
     icon = static("logo.svg").replace("#", "%23").replace('"', "'").strip()
     link = f'<link rel="icon" type="image/svg+xml" href="data:image/svg+xml,{icon}">'
-    scripts = (f"<script>{static(name)}</script>" for name in ("page.js", "keys.js", "find.js"))
+    scripts = (f"<script>{static(name)}</script>" for name in _SCRIPTS)
     return link + show("app_head.html") + "".join(scripts)

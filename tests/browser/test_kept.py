@@ -87,6 +87,12 @@ def test_a_proxy_that_answers_instead_is_said(chat: Page) -> None:
     expect(chat.locator("#trouble")).to_contain_text("The server answers, but not as it should.")
 
 
+def test_what_is_too_long_for_the_server_is_said_in_its_words(chat: Page) -> None:
+    """As the HTTP API says it: the refusal comes before anything of Gradio's."""
+    say(chat, "word " * 900_000)
+    expect(chat.locator("#trouble")).to_contain_text("The body is larger than 4 MB; send less.")
+
+
 def test_tidying_the_column_leaves_a_new_chat_as_it_was_set(chat: Page) -> None:
     ask(chat, "Name a stone.")
     chat.locator("#side").get_by_role("link", name="New chat").click()
