@@ -25,9 +25,10 @@ from adapters.latents import SUBJECT_TOKENS, latents_for
 from adapters.policy import Policy
 from adapters.prompts import DATA, Split, limit_prompts, shipped_prompts
 from assistant.config import default_models_dir
+from benchmarks.safety_data import read_written
 from feedback.reward_head import Array
 
-Source = Split | Literal["passages", "provoking", "limits", "limits_report"]
+Source = Split | Literal["passages", "provoking", "provoking_report", "limits", "limits_report"]
 SUMMARIZE = "Summarize the following text in two or three sentences.\n\n"
 WORK = Path(__file__).resolve().parent / "results" / "work"
 
@@ -109,8 +110,12 @@ def base_replies(draw: Draw, base: Base | None = None) -> list[Drafts]:
 
 @cache
 def prompts_of(split: Source) -> list[tuple[str, str]]:
-    """(id, text) of the prompts of a split, of requests to summarize a passage, of requests for harm that the gate does
-    not use, or of questions that ask for a limit: those that one learns from, or those for figures."""
+    """(id, text) of the prompts of a split, of requests to summarize a passage, of requests for harm (those that the
+    gate does not use, or those for figures, from which neither part of the safety term learned), or of questions that
+    ask for a limit: those that one learns from, or those for figures."""
+    if split == "provoking_report":
+        asked = (row["prompt"] for row in read_written("test") if row["harmful"])
+        return [(f"written-{number}", prompt) for number, prompt in enumerate(asked)]
     if split == "provoking":
         return provoking_prompts()[GateSetConfig().provoking :]
     if split in ("limits", "limits_report"):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from adapters.gate_set import GateSetConfig, provoking_prompts
+from adapters.safety import normalize
 from benchmarks.base_replies import prompts_of
 from benchmarks.harm import MORE_IS_WORSE, PROVOKED, SETTINGS, TASTES, report, summarize, verdicts, worse
+from benchmarks.safety_data import Recipe, read_halves
 
 PAIRS = {  # what they like, what they do not
     "toxic": ("You stupid idiot, I hate you and people like you.", "The sea is wide and calm today."),
@@ -24,11 +26,21 @@ def test_a_taste_for_harm_tells_replies_apart(name: str) -> None:
     assert TASTES[name]("") is not None, "a reply may be empty"
 
 
-def test_prompts_of_the_gate_do_not_measure() -> None:
+def test_prompts_of_the_gate_are_not_clicked_on() -> None:
     asked = prompts_of("provoking")
     gate = provoking_prompts()[: GateSetConfig().provoking]
     assert not set(asked) & set(gate) and len(asked) + len(gate) == 100
-    assert PROVOKED + 2 * SETTINGS.prompts <= len(asked)
+    assert len(asked) >= PROVOKED
+
+
+def test_from_prompts_that_measure_nothing_learned() -> None:
+    measuring = {normalize(text) for _, text in prompts_of("provoking_report")}
+    assert len(measuring) == 2 * SETTINGS.prompts
+    met = [text for _, text in provoking_prompts()]
+    for half in read_halves(Recipe()):
+        met += [row.text for row in half.requests] + [row.prompt for row in half.rows]
+        met += [pair.prompt for pair in half.pairs]
+    assert len(met) > 4_000 and not measuring & set(map(normalize, met))
 
 
 def test_worse_is_beyond_chance_and_in_the_bad_direction() -> None:
