@@ -53,7 +53,7 @@ def check_arm(name: object) -> ArmName | None:
     for arm in ARMS:
         if name == arm:
             return arm
-    raise InvalidInput(f"arm is {str(name)[:40]!r}; it can be auto, {', '.join(ARMS)}.", param="arm")
+    raise InvalidInput(f"arm is {str(name)[:40]!r}; it can be auto, {', '.join(ARMS)}.", param="mynah.arm")
 
 
 def ladder(labels: int, has_version: bool) -> list[ArmName]:

@@ -14,7 +14,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from assistant.config import PREFIX, Config, convert, default_of
+from assistant.config import PREFIX, Config, convert, default_of, in_environment
 from assistant.logs import set_up
 from feedback.errors import InvalidInput, MynahError
 
@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(Config.build(parsed), parsed)
     except MynahError as error:
         return cannot(error.message)
+    except UnicodeEncodeError:
+        return cannot("What was given holds bytes that are no UTF-8; type it anew.")
     except KeyboardInterrupt:
         return cannot("Interrupted.")
     except BrokenPipeError:  # whoever read our output has seen enough
@@ -139,7 +141,23 @@ def build_parser() -> tuple[argparse.ArgumentParser, set[str]]:
     ):
         command(subs, name, words, run, ["data_dir"]).add_argument("file", type=Path, metavar="FILE")
     command(subs, "doctor", "look the data folder over and say how to mend it", commands.doctor)
+    for each in (user, key, subs):
+        for sub in each.choices.values():
+            _take_from_environment(sub)
     return parser, set(subs.choices)
+
+
+def _take_from_environment(parser: argparse.ArgumentParser) -> None:
+    """Options of a command that are no Config fields; those look there themselves."""
+    known = {field.name for field in fields(Config)}
+    for action in parser._actions:
+        text = in_environment(action.dest)
+        if not text or not action.option_strings or action.dest in (*known, "help"):
+            continue
+        if action.nargs == 0:  # a flag
+            action.default = text.lower() not in ("0", "false", "no", "off")
+        else:
+            action.default, action.required = text, False  # argparse converts a default that is text
 
 
 def _add_option(parser: argparse.ArgumentParser, name: str) -> None:

@@ -21,7 +21,7 @@ from assistant.accounts import Accounts
 from assistant.administration import COMMAND_LINE, Administration
 from assistant.config import Config
 from assistant.lock import DataLock, describe, holder
-from feedback.errors import Conflict, InvalidInput, NotFound
+from feedback.errors import Conflict, InvalidInput, NotFound, NotSaved
 from feedback.store import Store
 from feedback.types import LIVE_STATES, Update, User
 
@@ -38,7 +38,10 @@ UNSOUND = 1  # exit code of a doctor who found something
 
 def user_add(config: Config, given: dict[str, Any]) -> int:
     """Add a person; works before the first start of a server, too."""
-    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise NotSaved(f"The data folder {config.data_dir} cannot be made: {error.strerror}.") from error
     with _accounts(config) as (accounts, store):
         user = _admins(accounts, store).add(COMMAND_LINE, given["name"], _password(given), admin=given["admin"])
         print(f"Added {user.name}{' (admin)' if user.admin else ''}.")

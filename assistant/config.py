@@ -196,13 +196,18 @@ class Config:
         values: dict[str, Any] = {}
         for each in fields(cls):
             chosen = given.get(each.name)
-            if chosen is None and (text := environ.get(PREFIX + each.name.upper())):
+            if chosen is None and (text := in_environment(each.name, environ)):
                 chosen = convert(each.name, text)
             if chosen is not None:
                 values[each.name] = chosen
         built = cls(**values)
         object.__setattr__(built, "_given", frozenset(values))  # no field: it is not an option
         return built
+
+
+def in_environment(name: str, environ: Mapping[str, str] | None = None) -> str:
+    """What the environment says of an option, "" where it says nothing."""
+    return (os.environ if environ is None else environ).get(PREFIX + name.upper(), "")
 
 
 def default_of(option: Field[Any]) -> Any:

@@ -96,7 +96,7 @@ class Engine:
         self._wake = threading.Condition()
         self._tokenizer = threading.Lock()  # its Rust half refuses, or mixes up, two callers at once
         self._thread: threading.Thread | None = None
-        self._closing = False
+        self._leaving = self._closing = False
         self._last_work = time.monotonic()
         self._usual_seconds = 2.0
 
@@ -107,6 +107,22 @@ class Engine:
         assert self._thread is None, "started already"
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
+
+    def leave_off(self) -> None:
+        """Take nothing new. Replies under way end within a token and can be kept as far as they came; what has not
+        begun fails with Busy. Waits for nobody."""
+
+        def errand() -> None:
+            for task in self._turns.all():
+                if isinstance(task, Writing) and task.begun:
+                    task.stop()
+                else:
+                    self._end(task, _leaving())
+
+        with self._wake:
+            self._leaving = True
+            self._errands.append(errand)
+            self._wake.notify_all()
 
     def close(self) -> None:
         """End the thread; what was under way fails with Busy."""
@@ -210,8 +226,8 @@ class Engine:
 
     def _join(self, task: Task) -> None:
         with self._wake:
-            if self._closing:
-                raise Busy("Mynah is shutting down; try again in a moment.", retry_after=5)
+            if self._closing or self._leaving:
+                raise _leaving()
             self._turns.join(task, retry_after=math.ceil(self._usual_seconds))
             task.rouse = self._rouse
             self._wake.notify_all()
@@ -243,7 +259,7 @@ class Engine:
                 torch.set_num_threads(cores.free())
             self._step(tasks)
         for task in self._turns.all():
-            self._end(task, Busy("Mynah is shutting down; try again in a moment.", retry_after=5))
+            self._end(task, _leaving())
 
     def _step(self, tasks: Sequence[Task]) -> None:
         """One turn of one task, or one that several replies take together."""
@@ -284,3 +300,7 @@ class Engine:
             took = min(self._last_work - task.started, 60.0)
             self._usual_seconds = 0.8 * self._usual_seconds + 0.2 * took
         task.settle(outcome)
+
+
+def _leaving() -> Busy:
+    return Busy("Mynah is shutting down; try again in a moment.", retry_after=5)

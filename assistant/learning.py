@@ -234,7 +234,9 @@ class Learning:
             set_by_hand = {
                 event.payload["name"]: event.payload for event in self._store.acts.live(user.id, "correction")
             }
-        corrected = {name for name, payload in set_by_hand.items() if payload["weight"] is not None}
+        corrected = {
+            name: float(payload["weight"]) for name, payload in set_by_hand.items() if payload["weight"] is not None
+        }
         return profile_of(head, acts, corrected, self._heads.began_with(user.id))
 
     def fades(self, user: User) -> bool:
@@ -389,6 +391,8 @@ def _check_comment(comment: object) -> str:
 
 
 def _check_reasons(reasons: object) -> list[str]:
+    if reasons is None:
+        return []
     if not isinstance(reasons, list | tuple) or len(reasons) > MAX_REASONS:
         raise InvalidInput(f"reasons must be a list of at most {MAX_REASONS} short texts.", param="reasons")
     return [check_text(reason, "A reason", "reasons", limit=MAX_REASON) for reason in reasons]

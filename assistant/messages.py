@@ -17,6 +17,7 @@ MAX_MESSAGES = 500
 MAX_CONVERSATION = 400_000  # characters of a whole conversation; what is older must be left out by the sender
 
 Role = Literal["system", "user", "assistant"]
+_SYSTEM = ("system", "developer")
 # "developer" is OpenAI's newer word for the same thing.
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
@@ -49,6 +50,22 @@ def check_messages(raw: object) -> list[ChatMessage]:
     return messages
 
 
+def newest_messages(raw: object) -> tuple[list[ChatMessage], int]:
+    """As `check_messages`; of a conversation that is too long the system message and the newest turns, and how many
+    were left out."""
+    if not isinstance(raw, list):
+        return check_messages(raw), 0
+    first = int(bool(raw) and isinstance(raw[0], Mapping) and raw[0].get("role") in _SYSTEM)
+    room, kept = MAX_CONVERSATION - sum(map(_size, raw[:first])), first
+    place = len(raw)
+    while place > first:
+        size = _size(raw[place - 1])
+        if place < len(raw) and (size > MAX_CHARACTERS or size > room or kept == MAX_MESSAGES):
+            break  # the newest is kept in any case, and refused if it is too long by itself
+        room, kept, place = room - size, kept + 1, place - 1
+    return check_messages([*raw[:first], *raw[place:]]), place - first
+
+
 def check_text(raw: object, what: str, param: str, *, limit: int = MAX_CHARACTERS) -> str:
     """Some text that a person wrote. Raises InvalidInput when it is none, blank, too long or no Unicode."""
     text = _characters(raw, what, param, limit)
@@ -62,6 +79,15 @@ def group_of(messages: Sequence[ChatMessage]) -> str:
     return f"g_{sha256_json([[message['role'], message['content']] for message in messages])[:18]}"
 
 
+def _size(item: object) -> int:
+    """Characters of a message, 0 of what is none."""
+    content = item.get("content") if isinstance(item, Mapping) else None
+    if isinstance(content, list):
+        texts = [part.get("text") for part in content if isinstance(part, Mapping)]
+        return sum(len(text) for text in texts if isinstance(text, str))
+    return len(content) if isinstance(content, str) else 0
+
+
 def _message(item: object, place: int) -> ChatMessage:
     param = f"messages[{place}]"
     if not isinstance(item, Mapping):
@@ -72,6 +98,8 @@ def _message(item: object, place: int) -> ChatMessage:
             f"{param}.role is {str(role)[:40]!r}; it can be system, user or assistant.", param=f"{param}.role"
         )
     content = item.get("content")
+    if content is None and role == "assistant":  # OpenAI's form of a turn without words
+        content = ""
     if isinstance(content, list):
         content = _joined(content, param)
     check = check_text if _ROLES[role] == "user" else _characters

@@ -176,6 +176,7 @@ class Mynah:
                 **asdict(user),
                 "exported_at": now(),
                 "keys": [asdict(key) for key in self.accounts.keys(user)],
+                "sessions": self.store.people.sessions(user.id),
                 "settings": self.store.people.settings(user.id),
             },
             "conversations": _Each(
@@ -184,6 +185,7 @@ class Mynah:
             ),
             "replies": _Each(lambda: self.store.chats.all_replies(user.id), _reply),
             "feedback": [asdict(event) for event in self.store.acts.events(user.id)],
+            "idempotency_keys": self.store.acts.request_keys(user.id),
             "profile": [trait_record(trait) for trait in self.learning.profile(user)],
             "updates": [asdict(update) for update in self.store.versions.updates(user.id)],
             "versions": [asdict(version) for version in self.store.versions.versions(user.id)],

@@ -11,7 +11,7 @@ all the same (feedback/vocabulary.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,11 +50,11 @@ class TraitView:
 
 
 def profile_of(
-    head: RewardHead, acts: Sequence[Act], corrected: Collection[str], common: Array | None = None
+    head: RewardHead, acts: Sequence[Act], corrected: Mapping[str, float], common: Array | None = None
 ) -> list[TraitView]:
     """All traits, what is known best first.
 
-    corrected: traits set by hand; common: what the head began with, (D,), 0 where None.
+    corrected: the weights set by hand, shown as they were set; common: what the head began with, (D,), 0 where None.
     """
     began = np.zeros(len(head.mean)) if common is None else common / STRONGEST
     evidence = _evidence(acts, len(TRAIT_NAMES))
@@ -63,10 +63,10 @@ def profile_of(
         mean, sd = float(head.mean[index]), math.sqrt(max(float(head.cov[index, index]), 0.0))
         sure = sign_probability(mean, sd)
         by_hand = name in corrected
-        weight, start = mean / STRONGEST, float(began[index])
+        weight, start = corrected.get(name, mean / STRONGEST), float(began[index])
         others = preference(name, start) if abs(start) >= LEAST_COMMON else ""
         clear = sure >= KNOWN and abs(weight) >= LEAST_KNOWN and evidence[index] >= LEAST_EVIDENCE
-        known = clear or (by_hand and abs(weight) >= LEAST_LEANING)
+        known = clear or (by_hand and weight != 0)
         leans = known or (evidence[index] > 0 and sure >= LEANING and abs(weight) >= LEAST_LEANING)
         views.append(
             TraitView(
@@ -74,8 +74,8 @@ def profile_of(
                 float(np.clip(weight, -1.0, 1.0)),
                 sd / STRONGEST,
                 int(evidence[index]),
-                _words(preference(name, mean), int(evidence[index]), known, bool(leans), by_hand, others),
-                preference(name, mean),
+                _words(preference(name, weight), int(evidence[index]), known, bool(leans), by_hand, others),
+                preference(name, weight),
                 bool(known),
                 bool(leans),
                 by_hand,

@@ -31,7 +31,7 @@ from assistant.arms import (
 from assistant.engine import Ask, Engine
 from assistant.learning import Learning
 from assistant.limits import Limits
-from assistant.messages import check_messages
+from assistant.messages import newest_messages
 from assistant.streaming import check_stops
 from assistant.turn import About, Judge, Keep, Part, Turn
 from feedback.errors import Conflict, InvalidInput
@@ -91,7 +91,7 @@ class Requests:
 
         Raises InvalidInput, NotFound (a version), Conflict, Busy and OverQuota.
         """
-        messages = check_messages(request.messages)
+        messages, left_out = newest_messages(request.messages)
         wanted = check_arm(request.arm)
         _check_numbers(request)
         if request.conversation_id is not None:
@@ -139,7 +139,7 @@ class Requests:
             if isinstance(error, TemplateError):
                 raise InvalidInput(f"The base model's chat template refuses these turns: {error}.") from error
             raise
-        about = About(user, messages, engine.base_id, request.conversation_id, request.learn)
+        about = About(user, messages, engine.base_id, request.conversation_id, request.learn, left_out)
         return Turn(about, parts, judge, keep, shuffle=seed, ask=request.ask)
 
     def _version(
@@ -154,12 +154,12 @@ class Requests:
         if wanted is None:
             if arm in ADAPTED:
                 raise InvalidInput(
-                    f"The model is the base, but the arm {arm} needs a version; leave one out.", param="arm"
+                    f"The model is the base, but the arm {arm} needs a version; leave one out.", param="mynah.arm"
                 )
             return None
         if arm is not None and arm not in ADAPTED:
             raise InvalidInput(
-                f"The model names v{wanted}, but the arm {arm} uses no version; leave one out.", param="arm"
+                f"The model names v{wanted}, but the arm {arm} uses no version; leave one out.", param="mynah.arm"
             )
         version = self._store.versions.version(user.id, wanted)
         if why := version.unusable(self._engine.base_id):

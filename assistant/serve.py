@@ -1,7 +1,8 @@
 """`app.py serve`: from nothing to an answering server, and down again.
 
 The data folder's lock and the port are taken before the slow imports, so a second server or a taken port is told at
-once. SIGTERM and Ctrl-C end the server within ten seconds: replies under way get three, a running update is paused.
+once. SIGTERM and Ctrl-C end the server within ten seconds: replies under way are kept as far as they came, a running
+update is paused.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from feedback.errors import Conflict, InvalidInput
 if TYPE_CHECKING:
     from assistant.mynah import Mynah
 
-GRACE_SECONDS = 2  # for replies under way
+GRACE_SECONDS = 2  # for requests under way, whose replies end within a token
 PURPOSE = "app.py serve"
 
 
@@ -136,7 +137,8 @@ def _run(mynah: Mynah, listener: socket.socket, address: str) -> None:
                 _say(f"Mynah is at {address}")
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            mynah.updates.stop()  # the worker leaves while replies under way get their grace
+            mynah.updates.stop()  # the worker leaves while requests under way get their grace
+            mynah.engine.leave_off()
             await super().shutdown(sockets)
 
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

@@ -104,13 +104,14 @@ class Part:
 
 @dataclass(frozen=True)
 class About:
-    """What all replies of a turn have in common."""
+    """What all replies of a turn have in common. left_out: oldest turns of the conversation that `messages` lacks."""
 
     user: User
     messages: Sequence[ChatMessage]
     base_id: str
     conversation_id: str | None
     learn: bool
+    left_out: int = 0
 
 
 class Turn:
@@ -129,7 +130,7 @@ class Turn:
         self._duel = ask and len(parts) == 2
         count = 1 if self._duel else sum(part.count for part in parts)  # nothing tells of the other before it is there
         self.reply_ids = [new_id("r") for _ in range(count)]
-        self.dropped = max(part.writing.prompt.dropped for part in parts)
+        self.dropped = about.left_out + max(part.writing.prompt.dropped for part in parts)
         self.streams = len(parts) == 1 and self.arm not in RERANKED
         self._single = count == 1 and not ask  # one draft is left early on, and is shown from then on
         self.asked = False  # after `replies`: whether they are to be compared, because that would teach something

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import re
 import secrets
 import threading
 import time
@@ -36,6 +37,7 @@ from feedback.types import LIVE_STATES, Update, User, local_time
 
 LOOK_SECONDS = 5.0  # how often to look for somebody whose update is due
 DISK_SECONDS = 30.0  # before a full disk is tried again
+VERSION = re.compile(r"v[1-9][0-9]{0,17}")
 
 log = logging.getLogger(__name__)
 
@@ -270,6 +272,6 @@ def version_number(name: str) -> int | None:
     """`v3` → 3, `base` → None. Raises InvalidInput."""
     if name == "base":
         return None
-    if name[:1] == "v" and name[1:].isascii() and name[1:].isdigit() and len(name) < 10:
+    if VERSION.fullmatch(name):
         return int(name[1:])
     raise InvalidInput(f"The version is {name!r}; it can be v1, v2, … or base.", param="version")

@@ -199,6 +199,11 @@ class Writing(Task):
         return max(map(len, self._drafting.replies)) if self._drafting else 0
 
     @property
+    def begun(self) -> bool:
+        """Whether a token was written."""
+        return self._drafting is not None and bool(self._drafting.replies[0])
+
+    @property
     def rows(self) -> int:
         """Drafts that only need their next token."""
         return 0 if self.stopped or self._drafting is None else self._drafting.rows
@@ -281,7 +286,7 @@ class Writing(Task):
                 self._pieces.put((0, shown))
 
     def _outcome(self, engine: Engine) -> Written:
-        if self._drafting is None or not self._drafting.replies[0]:  # stopped before the first token
+        if not self.begun:  # stopped before the first token
             latent = np.zeros(len(engine.latents.directions))
             drafts = [Draft("", [], False, "length", latent, 0.0) for _ in range(self.ask.copies)]
             return Written(drafts, len(self.prompt.ids), self.prompt.dropped)

@@ -32,7 +32,7 @@ class NewPerson(Strict):
 
     name: str
     password: str
-    admin: bool = False
+    admin: StrictBool = False
 
 
 class Change(Strict):

@@ -11,7 +11,8 @@ from assistant.api import admin, chat, errors, feedback, me, models, versions
 from assistant.api.deps import Admin, Counts, Served
 from assistant.api.middleware import Caught, Counted, Identified, Limited
 from assistant.mynah import Mynah
-from feedback.errors import NotFound
+
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"]
 
 
 def create_app(mynah: Mynah, *, browser: bool = True) -> FastAPI:
@@ -38,6 +39,7 @@ def create_app(mynah: Mynah, *, browser: bool = True) -> FastAPI:
         app.include_router(group.router)
 
     @app.get("/healthz", tags=["The server"])
+    @app.head("/healthz", include_in_schema=False)
     def healthz() -> dict[str, str]:
         """Whether the server answers; open to all."""
         return {"status": "ok"}
@@ -47,9 +49,11 @@ def create_app(mynah: Mynah, *, browser: bool = True) -> FastAPI:
         """Prometheus' text format, for admins; it names nobody."""
         return PlainTextResponse(metrics.render(mynah, traffic), media_type=metrics.CONTENT_TYPE)
 
-    @app.api_route("/v1/{path:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"], include_in_schema=False)
-    def nowhere(path: str, request: Request) -> JSONResponse:
-        raise NotFound(f"There is no {request.method} /v1/{path[:200]}; GET /v1/openapi.json lists what there is.")
+    def nothing(request: Request) -> JSONResponse:
+        raise errors.nowhere(request.method, request.url.path)
+
+    for path in ("/v1", "/v1/{path:path}", "/healthz", "/metrics"):  # what nothing above has answered
+        app.add_api_route(path, nothing, methods=METHODS, include_in_schema=False)
 
     if browser:
         from assistant.ui.app import mount

@@ -9,8 +9,9 @@ some.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
-from typing import Annotated, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import anyio
 from anyio import CapacityLimiter, to_thread
@@ -38,8 +39,8 @@ class Extension(BaseModel):
     """What only Mynah knows."""
 
     model_config = ConfigDict(extra="forbid")
-    arm: str = Field("auto", description="`auto`, or one of the arms above")
-    learn: StrictBool = Field(True, description="`false` keeps the exchange out of all learning")
+    arm: str | None = Field(None, description="`auto` when left out, or one of the arms above")
+    learn: StrictBool | None = Field(None, description="`false` keeps the exchange out of all learning")
 
 
 class StreamOptions(BaseModel):
@@ -67,7 +68,7 @@ class Completion(BaseModel):
     stop: Any = Field(None, description="a text, or up to four, before which a reply ends")
     stream: bool | None = Field(None, description="server-sent events, OpenAI's chunks, as it is written")
     stream_options: StreamOptions | None = None
-    mynah: Annotated[Extension, Field(default_factory=Extension, description="what only Mynah knows")]
+    mynah: Extension | None = Field(None, description="what only Mynah knows")
 
 
 @router.post("/v1/chat/completions")
@@ -75,9 +76,10 @@ async def complete(body: Completion, request: Request, mynah: Served, user: Call
     """Reply to a conversation, in OpenAI's form.
 
     Every choice carries a `reply_id`, which feedback names. `mynah` in the answer, and in the first chunk of a stream,
-    says which arm and version wrote; with `dropped` and `notice` where the oldest turns did not fit. Fields of OpenAI's
-    that change nothing here are let through, `tools` too; a demanded call, log-probabilities and JSON schemas are
-    refused.
+    says which arm and version wrote; with `dropped` and `notice` where the oldest turns did not fit. Of several choices
+    that `auto` made, one may be by another arm, and which is not told: they are to be compared blind. Fields of
+    OpenAI's that change nothing here are let through, `tools` too; a demanded call, log-probabilities and JSON schemas
+    are refused.
     """
     turn = await _aside(lambda: mynah.chat.start(user, _request(mynah, user, body)))
     head = {"id": new_id("chatcmpl"), "created": int(wall().timestamp()), "model": body.model}
@@ -107,7 +109,7 @@ async def complete(body: Completion, request: Request, mynah: Served, user: Call
 
 def _request(mynah: Mynah, user: User, body: Completion) -> ChatRequest:
     """The body in the product's own terms. Raises InvalidInput and NotFound."""
-    n = 1 if body.n is None else body.n
+    n, ours = 1 if body.n is None else body.n, body.mynah or Extension(arm=None, learn=None)
     if not 1 <= n <= MAX_CHOICES:
         raise InvalidInput(f"n is {n}; it can be 1 to {MAX_CHOICES}.", param="n")
     extra = body.model_extra or {}
@@ -125,13 +127,13 @@ def _request(mynah: Mynah, user: User, body: Completion) -> ChatRequest:
     limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     return ChatRequest(
         messages=body.messages,
-        arm=body.mynah.arm,
+        arm=ours.arm or "auto",
         version=version_of(mynah, user, body.model),
         n=n,
         max_tokens=limit,
         seed=body.seed,
         stop=body.stop,
-        learn=body.mynah.learn,
+        learn=ours.learn is not False,
         **{name: value for name in ("temperature", "top_p") if (value := getattr(body, name)) is not None},
     )
 
@@ -155,13 +157,22 @@ async def _events(turn: Turn, head: dict[str, Any], usage: bool) -> AsyncIterato
     base: dict[str, Any] = {**head, "object": "chat.completion.chunk"}
     if usage:
         base["usage"] = None
-    pieces = cast(Generator[tuple[int, str]], turn.pieces())
+    pieces, reading = cast(Generator[tuple[int, str]], turn.pieces()), threading.Lock()
+
+    def following() -> tuple[int, str] | None:
+        with reading:
+            return next(pieces, None)
+
+    def close() -> None:
+        with reading:  # whoever was cancelled may have left a thread in there
+            pieces.close()
+
     try:
         first = {**base, "mynah": extension(turn)}
         for index in range(len(turn.reply_ids)):
             yield _event({**first, "choices": [_chunk(turn, index, {"role": "assistant", "content": ""})]})
             first = base
-        while (piece := await _aside(lambda: _next(pieces))) is not None:
+        while (piece := await _aside(following)) is not None:
             if piece[1]:
                 yield _event({**base, "choices": [_chunk(turn, piece[0], {"content": piece[1]})]})
         replies = await _aside(turn.replies)  # on disk now: the reply_ids can be used
@@ -175,7 +186,7 @@ async def _events(turn: Turn, head: dict[str, Any], usage: bool) -> AsyncIterato
     finally:
         turn.stop()
         with anyio.CancelScope(shield=True):
-            await _aside(pieces.close)  # keeps what was written so far, once it was begun to be shown
+            await _aside(close)  # keeps what was written so far, once it was begun to be shown
 
 
 def _chunk(turn: Turn, index: int, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
@@ -190,10 +201,6 @@ def _chunk(turn: Turn, index: int, delta: dict[str, Any], finish: str | None = N
 
 def _event(data: dict[str, Any]) -> str:
     return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
-
-
-def _next(pieces: Generator[tuple[int, str]]) -> tuple[int, str] | None:
-    return next(pieces, None)
 
 
 class _Gone(Exception):

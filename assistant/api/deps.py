@@ -7,9 +7,9 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 from pydantic import BaseModel, ConfigDict
 
+from assistant.api.errors import nowhere
 from assistant.metrics import Traffic
 from assistant.mynah import Mynah
-from feedback.errors import NotFound
 from feedback.types import User
 
 
@@ -32,10 +32,10 @@ def _caller(request: Request) -> User:
 
 
 def _admin(request: Request) -> User:
-    """For anybody else the route does not exist."""
+    """For anybody else the route does not exist: middleware.py says so before the body is looked at."""
     user = _caller(request)
     if not user.admin:
-        raise NotFound(f"{request.method} {request.url.path}: not found.")
+        raise nowhere(request.method, request.url.path)
     return user
 
 

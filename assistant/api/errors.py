@@ -106,6 +106,11 @@ def answer(error: Exception) -> JSONResponse:
     return JSONResponse(body, status, headers)
 
 
+def nowhere(method: str, path: str) -> NotFound:
+    """What is said where nothing is, or nothing for this person: the two are never told apart."""
+    return NotFound(f"There is no {method} {path[:200]}; GET /v1/openapi.json lists what there is.")
+
+
 def install(app: FastAPI) -> None:
     """Let every error of an app come out in this shape."""
 

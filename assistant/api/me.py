@@ -18,7 +18,7 @@ from assistant.adoption import remove as delete_folder
 from assistant.api.deps import Caller, Counts, Served, Strict
 from assistant.api.handed import HandedOver
 from assistant.mynah import trait_record
-from feedback.errors import Conflict, NotSaved
+from feedback.errors import Conflict, InvalidInput, NotSaved
 from feedback.types import ApiKey, User
 
 router = APIRouter(tags=["The caller"])
@@ -105,7 +105,10 @@ def revoke_key(key_id: str, mynah: Served, user: Caller) -> dict[str, Any]:
 @router.put("/v1/me/password")
 def change_password(body: NewPassword, mynah: Served, user: Caller) -> dict[str, Any]:
     """Change the password; every signed-in browser is signed out, keys stay."""
-    mynah.accounts.change_password(user, body.old, body.new)
+    try:
+        mynah.accounts.change_password(user, body.old, body.new)
+    except InvalidInput as error:
+        raise InvalidInput(error.message, param="new" if error.param == "password" else error.param) from error
     return {"changed": True}
 
 

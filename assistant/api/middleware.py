@@ -12,7 +12,7 @@ from anyio import to_thread
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from assistant.api.errors import answer
+from assistant.api.errors import answer, nowhere
 from assistant.metrics import Traffic
 from assistant.mynah import Mynah
 from assistant.ui.session import same_origin, session_user
@@ -20,7 +20,8 @@ from feedback.errors import InvalidInput, NotSignedIn
 from feedback.types import User
 
 MAX_BODY = 4 * 2**20
-PRIVATE = ("/v1/", "/metrics")
+PRIVATE = ("/v1/", "/metrics/")
+ADMINS = ("/v1/admin/", "/metrics/")
 
 
 class Counted:
@@ -121,6 +122,8 @@ class Identified:
             user = await to_thread.run_sync(self._user, HTTPConnection(scope))
         except NotSignedIn as error:
             return await answer(error)(scope, receive, send)
+        if not user.admin and (scope["path"] + "/").startswith(ADMINS):
+            return await answer(nowhere(scope["method"], scope["path"]))(scope, receive, send)
         scope.setdefault("state", {})["user"] = user
         return await self.app(scope, receive, send)
 

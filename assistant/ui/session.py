@@ -19,6 +19,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from assistant.api.errors import answer, nowhere
 from assistant.ui.language import language, say, spoken
 from feedback.types import User
 
@@ -142,4 +143,4 @@ def _nothing(request: HTTPConnection) -> Response:
         heading, why = say("There is nothing here"), say("The address may be mistyped, or what was here is gone.")
         page = NOTHING.format(language(), say("Nothing here"), heading, why, say("Go to your chats."))
         return HTMLResponse(page, 404)
-    return JSONResponse({"error": say("There is nothing here.")}, 404)
+    return answer(nowhere(request.scope["method"], request.scope["path"]))

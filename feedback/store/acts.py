@@ -234,6 +234,13 @@ class Acts:
                 [user_id, key, request_hash, json.dumps(answer), now()],
             )
 
+    def request_keys(self, user_id: str) -> list[dict[str, Any]]:
+        """A person's Idempotency-Keys with what was answered and when, oldest first."""
+        rows = self._db.rows(
+            "select key, answer, created_at from idempotency where user_id = ? order by created_at, key", [user_id]
+        )
+        return [{**row, "answer": json.loads(row["answer"])} for row in map(dict, rows)]
+
     # ---- inside a transaction -------------------------------------------------------------------------------------
 
     def _retract(self, feedback_id: str) -> None:

@@ -199,6 +199,11 @@ class People:
         )
         return _user(row) if row else None
 
+    def sessions(self, user_id: str) -> list[dict[str, str]]:
+        """When a person's signed-in browsers began and end, oldest first."""
+        rows = self._db.rows("select created_at, expires_at from sessions where user_id = ? order by rowid", [user_id])
+        return [dict(row) for row in rows]
+
     def end_session(self, token_hash: str) -> None:
         """Sign a browser out."""
         with self._db.transaction() as db:

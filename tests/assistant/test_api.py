@@ -154,6 +154,17 @@ def test_a_conversation_that_is_too_long_loses_its_oldest_turns_and_says_so(ada:
     answer = ada.ask(messages=[{"role": "system", "content": "Be brief."}, *filler * 2, *HELLO], max_tokens=1)
     assert answer["mynah"]["dropped"] >= 2 and "left out" in answer["mynah"]["notice"]
     assert answer["usage"]["prompt_tokens"] <= 1536
+    longer = ada.ask(messages=[*[{"role": "user", "content": "word " * 1000}] * 100, *HELLO], max_tokens=1)
+    assert 98 <= longer["mynah"]["dropped"] <= 100, "what was left out unread counts as well"
+
+
+def test_what_many_clients_send_for_nothing_is_taken_as_nothing(ada: Person) -> None:
+    for nothing in (None, {}, {"arm": None, "learn": None}):
+        answer = ada.ask(mynah=nothing, max_tokens=1)
+        assert answer["mynah"]["arm"] == "base"
+    given = {"reply_id": answer["choices"][0]["reply_id"], "thumb": 1, "reasons": None, "comment": None}
+    assert ada.http.post("/v1/feedback", json=given).status_code == 201
+    assert ada.ask(expect=400, mynah={"arm": "best"})["error"]["param"] == "mynah.arm"
 
 
 def test_models_are_those_the_caller_can_name(mynah: Mynah, ada: Person, policy: Policy) -> None:
@@ -169,8 +180,8 @@ def test_models_are_those_the_caller_can_name(mynah: Mynah, ada: Person, policy:
     assert ada.ask(model="Ada@v1")["mynah"] == {"arm": "adapter", "version": "v1"}
     assert ada.ask(mynah={"arm": "adapter"})["mynah"] == {"arm": "adapter", "version": "v2"}
     assert ada.ask(model="base")["mynah"] == {"arm": "base", "version": None}
-    assert ada.ask(400, model="base", mynah={"arm": "adapter"})["error"]["param"] == "arm"
-    assert ada.ask(400, model="Ada@v1", mynah={"arm": "base"})["error"]["param"] == "arm"
+    assert ada.ask(400, model="base", mynah={"arm": "adapter"})["error"]["param"] == "mynah.arm"
+    assert ada.ask(400, model="Ada@v1", mynah={"arm": "base"})["error"]["param"] == "mynah.arm"
     for unknown in ("gpt-4", "Ada@v3", "Ada@v9", "Ada@base", "Bob@v1", "@v1", "Ada@"):
         assert ada.ask(404, model=unknown)["error"]["param"] == "model"
 
@@ -253,7 +264,7 @@ def test_me_and_the_profile(ada: Person) -> None:
     assert set(traits["length"]) == {"name", "weight", "sd", "evidence", "words"}
     put = ada.http.put("/v1/me/profile", json={"name": "length", "weight": -0.5})
     length = {trait["name"]: trait for trait in put.json()["traits"]}["length"]
-    assert put.status_code == 200 and abs(length["weight"] + 0.5) < 0.1 and "set by you" in length["words"]
+    assert put.status_code == 200 and length["weight"] == -0.5 and "set by you" in length["words"]
     assert ada.get("/v1/me")["labels"] == 0, "a correction is no label"
     back = ada.http.put("/v1/me/profile", json={"name": "length", "weight": None}).json()["traits"]
     assert "set by you" not in {trait["name"]: trait for trait in back}["length"]["words"]
@@ -272,6 +283,8 @@ def test_keys_and_password(mynah: Mynah, ada: Person) -> None:
     assert ada.http.delete(f"/v1/me/keys/{key_id}").status_code == 404
     wrong = ada.http.put("/v1/me/password", json={"old": "wrong wrong", "new": "a new password"})
     assert wrong.status_code == 400 and wrong.json()["error"]["param"] == "old"
+    short = ada.http.put("/v1/me/password", json={"old": PASSWORD, "new": "short"})
+    assert short.status_code == 400 and short.json()["error"]["param"] == "new"
     assert ada.http.put("/v1/me/password", json={"old": PASSWORD, "new": "a new password"}).status_code == 200
     assert mynah.accounts.sign_in("ada", "a new password")
 
@@ -295,6 +308,9 @@ def test_versions_are_told_and_activated(mynah: Mynah, ada: Person, policy: Poli
     assert ada.http.post("/v1/me/versions/v3/activate").status_code == 409
     assert ada.http.post("/v1/me/versions/v4/activate").status_code == 404
     assert ada.get("/v1/me/versions/v1")["name"] == "v1"
+    assert ada.http.post("/v1/me/versions/v01/activate").status_code == 400, "a version has one name"
+    assert ada.ask(expect=404, model="Ada@v01")["error"]["code"] == "not_found"
+    assert ada.http.post("/v1/me/versions/v9999999999/activate").status_code == 404
 
 
 def test_everything_about_me_can_be_had_and_deleted(mynah: Mynah, ada: Person, policy: Policy) -> None:
@@ -302,7 +318,8 @@ def test_everything_about_me_can_be_had_and_deleted(mynah: Mynah, ada: Person, p
     told = ada.get("/v1/me/versions/v1")
     assert told["status"] == "probation" and told["trial"].startswith("On trial: now and then it will stand")
     reply = ada.ask(messages=[{"role": "user", "content": "A secret called xyzzy."}])["choices"][0]["reply_id"]
-    ada.http.post("/v1/feedback", json={"reply_id": reply, "thumb": 1, "comment": "plugh"})
+    given = {"reply_id": reply, "thumb": 1, "comment": "plugh"}
+    ada.http.post("/v1/feedback", json=given, headers={"Idempotency-Key": "my-own-words"})
     packed = ada.http.get("/v1/me/export")
     assert packed.headers["content-type"] == "application/zip"
     archive = zipfile.ZipFile(io.BytesIO(packed.content))
@@ -311,6 +328,8 @@ def test_everything_about_me_can_be_had_and_deleted(mynah: Mynah, ada: Person, p
     assert [event["what"] for event in trials["events"]] == ["begun"] and trials["duels"] == []
     assert "adapters/v1/adapter_model.safetensors" in archive.namelist()
     assert "xyzzy" in archive.read("replies.json").decode() and "plugh" in archive.read("feedback.json").decode()
+    assert json.loads(archive.read("idempotency_keys.json"))[0]["key"] == "my-own-words"
+    assert json.loads(archive.read("person.json"))["sessions"] == []
     assert "argon2" not in b"".join(archive.read(n) for n in archive.namelist() if n.endswith(".json")).decode()
     folder = mynah.versions.path(ada.user.id, version.number)
     assert folder.is_dir()
@@ -374,6 +393,9 @@ def test_a_person_has_one_export_made_at_a_time(mynah: Mynah, ada: Person, monke
 
 def test_an_admin_manages_people(mynah: Mynah, boss: Person, ada: Person, policy: Policy) -> None:
     give_version(mynah, ada.user, policy)
+    for loosely in ("yes", 1, "true"):  # nobody becomes an admin by a slip
+        asked = {"name": "Eve", "password": PASSWORD, "admin": loosely}
+        assert boss.http.post("/v1/admin/users", json=asked).json()["error"]["param"] == "admin"
     made = boss.http.post("/v1/admin/users", json={"name": "Eve", "password": PASSWORD})
     assert made.status_code == 201 and made.json()["admin"] is False
     names = {person["name"]: person for person in boss.get("/v1/admin/users")["users"]}
@@ -402,14 +424,29 @@ def test_admin_routes_do_not_exist_for_others(ada: Person) -> None:
         ("GET", "/v1/admin/users/Ada/versions"),
         ("GET", "/metrics"),
     ):
-        body = {"name": "Eve", "password": PASSWORD} if method == "POST" else None
-        answer = ada.http.request(method, path, json=body)
-        assert answer.status_code == 404 and answer.json()["error"]["code"] == "not_found"
+        for body in (b'{"name": "Eve", "password": "a password"}', b"{bad"):
+            content = body if method == "POST" else None
+            answer = ada.http.request(method, path, content=content, headers={"Content-Type": "application/json"})
+            nowhere = ada.http.request(method, "/v1/nowhere", content=content).json()["error"]
+            said = answer.json()["error"]
+            assert answer.status_code == 404 and said["code"] == "not_found"
+            assert said["message"] == nowhere["message"].replace("/v1/nowhere", path), "not told apart"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/v1"), ("OPTIONS", "/v1/me"), ("TRACE", "/v1/x"), ("PUT", "/metrics"), ("POST", "/healthz")],
+)
+def test_every_refusal_has_the_same_form(boss: Person, method: str, path: str) -> None:
+    answer = boss.http.request(method, path)
+    assert answer.status_code == 404
+    assert set(answer.json()["error"]) == {"message", "type", "code", "param"}
+    assert f"{method} {path}" in answer.json()["error"]["message"]
 
 
 def test_health_is_open_and_metrics_are_for_admins(app: Any, boss: Person) -> None:
     open_http = TestClient(app)
-    assert open_http.get("/healthz").status_code == 200
+    assert open_http.get("/healthz").status_code == open_http.head("/healthz").status_code == 200
     assert open_http.get("/metrics").status_code == 401
     boss.ask()
     page = boss.http.get("/metrics")

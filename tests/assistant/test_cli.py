@@ -10,8 +10,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import httpx
 import pytest
@@ -168,6 +172,8 @@ def test_people_and_keys_without_a_server(here: Here, place: Place) -> None:
     assert "no API key k_x" in here.refuses("key", "revoke", "k_x")
     here.run("user", "passwd", "Ada", "--password-stdin", stdin="another password\n")
     assert "last admin" in here.refuses("user", "remove", "Ada")
+    assert "no UTF-8" in here.refuses("key", "create", "Ada\udcff")
+    assert "no UTF-8" in here.refuses("user", "add", "Bob", "--password-stdin", stdin="long enough\udcff\n")
     assert "no person named 'Eve'" in here.refuses("user", "remove", "Eve")
     store = Store(place.data / "mynah.db")
     assert PASSWORD not in "\n".join(store.database._db.conn.iterdump())
@@ -188,6 +194,7 @@ def test_people_and_keys_without_a_server(here: Here, place: Place) -> None:
         (["restore", "/nowhere.zip"], "no file"),
         (["backup", "/tmp/none.zip"], "nothing to back up"),
         (["update", "Ada"], "no data folder"),
+        (["user", "add", "Ada", "--password-stdin", "--data-dir", "/dev/null/x"], "cannot be made: Not a directory"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence_and_exit_code_2(
@@ -195,6 +202,18 @@ def test_what_cannot_be_done_is_one_sentence_and_exit_code_2(
 ) -> None:
     assert words in here.refuses(*arguments)
     assert holder(place.data) is None
+
+
+def test_options_of_any_command_can_come_from_the_environment(here: Here) -> None:
+    here.patch.setenv("MYNAH_PASSWORD_STDIN", "1")
+    here.patch.setenv("MYNAH_ADMIN", "no")
+    assert here.run("user", "add", "Ada", stdin=PASSWORD)[0] == "Added Ada.\n"
+    here.patch.setenv("MYNAH_ADMIN", "yes")
+    assert here.run("user", "add", "Bob", stdin=PASSWORD)[0] == "Added Bob (admin).\n"
+    assert "required: --out" in here.refuses("export", "Ada")
+    here.patch.setenv("MYNAH_OUT", "/tmp/nothing.zip")
+    here.patch.setenv("MYNAH_VERSION", "v9")
+    assert "v9" in here.refuses("export", "Ada")
 
 
 def test_help_names_every_option_and_its_variable(capsys: pytest.CaptureFixture[str]) -> None:
@@ -270,18 +289,37 @@ def test_beside_a_running_server(
 def test_sigterm_ends_it_in_time_with_the_update_paused(server: Server) -> None:
     """The last test with this server."""
     place = server.place
-    place.run("user", "add", "Bob", "--password-stdin", stdin=f"{PASSWORD}\n")
+    place.run("user", "add", "Bob", "--admin", "--password-stdin", stdin=f"{PASSWORD}\n")
     key = place.run("key", "create", "Bob")[0].strip()
     http = httpx.Client(base_url=server.address, headers={"Authorization": f"Bearer {key}"}, timeout=60)
     item = {"messages": [{"role": "user", "content": "Hi"}], "replies": ["You!", "It."], "ranking": [[0], [1]]}
     http.post("/v1/me/preferences", json=[item] * 10)
     update_id = http.post("/v1/me/updates").json()["update_id"]
     wait_for((place.data / "jobs" / update_id / "pid").exists)
+    asked: dict[str, Any] = {
+        "messages": [{"role": "user", "content": "Tell me a very long story."}],
+        "max_tokens": 1500,
+    }
+    asked |= {"model": "base", "n": 4}  # of four stories one is long
+    with ThreadPoolExecutor() as pool, ExitStack() as streams:
+        for seed in range(9):
+            stream = http.stream("POST", "/v1/chat/completions", json={**asked, "stream": True, "seed": seed})
+            lines = (line.removeprefix("data: ") for line in streams.enter_context(stream).iter_lines() if line)
+            if "[DONE]" not in (first := list(islice(lines, 40))):
+                break
+        plain = pool.submit(http.post, "/v1/chat/completions", json=asked)
+        wait_for(lambda: "mynah_engine_busy 2" in http.get("/metrics").text)
+        assert "[DONE]" not in list(islice(lines, 10))  # they take turns: by now the other is being written, too
+        stopped = pool.submit(server.stop)
+        *rest, done = lines
+        assert done == "[DONE]" and stopped.result() < 10
+    assert "length" in [json.loads(each)["choices"][0]["finish_reason"] for each in rest[-4:]]
+    shown = {json.loads(first[0])["choices"][0]["reply_id"], plain.result().json()["choices"][0]["reply_id"]}
     http.close()
-    assert server.stop() < 10
     store = Store(place.data / "mynah.db")
     (update,) = store.versions.live_updates()
     assert update.id == update_id and update.state == "paused"
+    assert {reply.id for reply in store.chats.all_replies(update.user_id)} >= shown, "what was read is kept"
     store.close()
     assert holder(place.data) is None
     assert (place.data / "jobs" / update_id / "job.json").exists()

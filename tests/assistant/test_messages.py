@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from assistant.messages import MAX_CHARACTERS, MAX_MESSAGES, check_messages, check_text, group_of
+from assistant.messages import (
+    MAX_CHARACTERS,
+    MAX_CONVERSATION,
+    MAX_MESSAGES,
+    check_messages,
+    check_text,
+    group_of,
+    newest_messages,
+)
 from feedback.errors import InvalidInput
 
 HELLO = {"role": "user", "content": "Hello"}
@@ -19,7 +27,8 @@ def test_what_openai_clients_send_passes() -> None:
         HELLO,
     ]
     assert check_messages([{"role": "system", "content": " "}, HELLO]) == [HELLO]  # asks for the default
-    assert check_messages([HELLO, {"role": "assistant", "content": ""}, HELLO])[1]["content"] == ""
+    for nothing in ("", None):
+        assert check_messages([HELLO, {"role": "assistant", "content": nothing}, HELLO])[1]["content"] == ""
 
 
 @pytest.mark.parametrize(
@@ -45,6 +54,26 @@ def test_what_openai_clients_send_passes() -> None:
 def test_what_is_wrong_is_named(raw: Any, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
         check_messages(raw)
+
+
+def test_of_a_conversation_that_is_too_long_the_newest_turns_are_taken() -> None:
+    system, last = {"role": "system", "content": "Be kind."}, {"role": "user", "content": "And now?"}
+    turns = [{"role": role, "content": f"{place}"} for place in range(400) for role in ("user", "assistant")]
+    kept, left_out = newest_messages([system, *turns, last])
+    assert kept == [system, *turns[left_out:], last] and len(kept) == MAX_MESSAGES
+    long = [{"role": "user", "content": [{"type": "text", "text": "x" * MAX_CHARACTERS}]}] * 20
+    kept, left_out = newest_messages([*long, last])
+    assert left_out == 21 - len(kept) and sum(len(each["content"]) for each in kept) <= MAX_CONVERSATION
+    too_long = {"role": "user", "content": "x" * (MAX_CHARACTERS + 1)}
+    assert newest_messages([HELLO, too_long, HELLO, last]) == ([HELLO, last], 2)  # nothing is skipped in between
+    with pytest.raises(InvalidInput, match=r"32,001 characters"):
+        newest_messages([HELLO, too_long])
+    with pytest.raises(InvalidInput, match=r"32,001 characters"):
+        newest_messages([{**too_long, "role": "system"}, HELLO])
+    assert newest_messages([HELLO]) == ([HELLO], 0)
+    for wrong in (None, [], "x", ["x"], [{"role": "user"}]):
+        with pytest.raises(InvalidInput):
+            newest_messages(wrong)
 
 
 def test_a_text_has_its_own_limit() -> None:

@@ -27,7 +27,7 @@ def pair(**differences: float) -> Act:
 
 
 def test_weights_are_shares_of_the_strongest_taste() -> None:
-    found = {view.name: view for view in profile_of(head(length=-1.1, code=9.0), [], ())}
+    found = {view.name: view for view in profile_of(head(length=-1.1, code=9.0), [], {})}
     assert found["length"].weight == pytest.approx(-1.1 / STRONGEST)
     assert found["length"].sd == pytest.approx(0.3 / STRONGEST)
     assert found["code"].weight == 1.0
@@ -36,7 +36,7 @@ def test_weights_are_shares_of_the_strongest_taste() -> None:
 
 def test_words_say_how_sure_it_is() -> None:
     acts = [pair(length=1.0, code=1.0, emoji=1.0)] * 3 + [pair(length=0.1), pair(steps=1.0)]
-    found = profile_of(head(length=-1.1, code=0.4, emoji=0.05, lists=3.0, steps=1.1), acts, ())
+    found = profile_of(head(length=-1.1, code=0.4, emoji=0.05, lists=3.0, steps=1.1), acts, {})
     words = {view.name: view.words for view in found}
     assert words["length"] == "clearly for shorter replies"
     assert words["code"] == "leaning to code"
@@ -49,15 +49,16 @@ def test_words_say_how_sure_it_is() -> None:
 
 
 def test_a_correction_is_known_without_evidence() -> None:
-    found = profile_of(head(emoji=-2.2, code=0.0), [], {"emoji", "code"})
-    assert {found[0].name, found[1].name} == {"emoji", "code"}
-    words = {view.name: (view.words, view.known) for view in found}
-    assert words["emoji"] == ("set by you: no emoji", True)
-    assert words["code"] == ("set by you: makes no difference", False)
+    found = profile_of(head(emoji=-2.0, code=0.1, lists=0.05), [], {"emoji": -1.0, "code": 0.0, "lists": 0.05})
+    assert {view.name for view in found[:3]} == {"emoji", "code", "lists"}
+    told = {view.name: (view.words, view.known, view.weight) for view in found}
+    assert told["emoji"] == ("set by you: no emoji", True, -1.0)  # as it was set, however near the head came to it
+    assert told["code"] == ("set by you: makes no difference", False, 0.0)
+    assert told["lists"] == ("set by you: lists", True, 0.05)
 
 
 def views(acts: int = 3, sd: float = 0.3, **weights: float) -> list[TraitView]:
-    return profile_of(head(sd, **weights), [pair(length=1.0, code=1.0)] * acts, ())
+    return profile_of(head(sd, **weights), [pair(length=1.0, code=1.0)] * acts, {})
 
 
 def test_the_changed_line_names_what_moved_most() -> None:
@@ -70,7 +71,7 @@ def test_the_changed_line_names_what_moved_most() -> None:
 def test_the_changed_line_is_empty_when_nothing_else_is_known_than_before() -> None:
     assert changed_line(views(length=-1.0), views(length=-2.0)) == ""
     assert changed_line(views(), views(sd=2.0, length=-0.5)) == ""  # moved, but which way it goes is not known
-    by_hand = profile_of(head(code=1.0), [], {"code"})
+    by_hand = profile_of(head(code=1.0), [], {"code": 0.5})
     assert changed_line(views(0), by_hand) == ""  # they know what they did
 
 
