@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import accumulate, dropwhile
+from time import monotonic
 
 from adapters.rendering import ChatMessage
 from assistant.asking import Asking
@@ -260,6 +261,15 @@ class Chat:
                 self._store.chats.show_instead(conversation_id, reply)
                 return
         raise NotFound(f"{reply_id} is no reply to the last message of this conversation.", param="reply_id")
+
+    def settle(self, seconds: float) -> None:
+        """Keep what is being written once the engine leaves off, whoever reads it; waits at most so many seconds."""
+        until = monotonic() + seconds
+        with self._guard:
+            turns = list(self._under_way.values())
+        for turn in turns:
+            if all(part.writing.wait(max(until - monotonic(), 0.0)) for part in turn.parts):
+                _settle(turn)
 
     @contextmanager
     def _alone(self, conversation_id: str) -> Iterator[None]:

@@ -7,6 +7,7 @@ are imported only by the commands that need them, so that `user add` answers at 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -33,11 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = vars(parser.parse_args(given))
     run: Callable[[Config, dict[str, Any]], int] = parsed.pop("run")
     set_up(sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that this terminal has no letters for
     try:
+        parsed |= {name: _flag(name) for name, value in parsed.items() if value is False}
         return run(Config.build(parsed), parsed)
     except MynahError as error:
         return cannot(error.message)
-    except UnicodeEncodeError:
+    except UnicodeEncodeError:  # from a store or a hash: what is printed has a form for everything
         return cannot("What was given holds bytes that are no UTF-8; type it anew.")
     except KeyboardInterrupt:
         return cannot("Interrupted.")
@@ -148,16 +153,25 @@ def build_parser() -> tuple[argparse.ArgumentParser, set[str]]:
 
 
 def _take_from_environment(parser: argparse.ArgumentParser) -> None:
-    """Options of a command that are no Config fields; those look there themselves."""
+    """Options of a command that are no Config fields; those look there themselves, and flags when the command runs."""
     known = {field.name for field in fields(Config)}
     for action in parser._actions:
-        text = in_environment(action.dest)
-        if not text or not action.option_strings or action.dest in (*known, "help"):
+        if not action.option_strings or action.dest in (*known, "help"):
             continue
-        if action.nargs == 0:  # a flag
-            action.default = text.lower() not in ("0", "false", "no", "off")
-        else:
+        action.help = f"{action.help} [{PREFIX}{action.dest.upper()}]"
+        text = in_environment(action.dest)
+        if text and action.nargs != 0:
             action.default, action.required = text, False  # argparse converts a default that is text
+
+
+def _flag(name: str) -> bool:
+    """A flag that the command line does not give, as the environment has it. Raises InvalidInput."""
+    text = in_environment(name).lower()
+    if text in ("1", "true", "yes", "on"):
+        return True
+    if text in ("", "0", "false", "no", "off"):
+        return False
+    raise InvalidInput(f"{PREFIX}{name.upper()} is {text!r}; it can be 1 or 0.", param=name)
 
 
 def _add_option(parser: argparse.ArgumentParser, name: str) -> None:

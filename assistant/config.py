@@ -1,7 +1,8 @@
 """Settings: one frozen `Config`, and the only place that reads the environment.
 
-Every option of the command line is a field here and an environment variable, MYNAH_ and the field's name in capitals
-(MYNAH_DATA_DIR, MYNAH_UPDATES, …). The command line wins over the environment, the environment over the default.
+Every option of `serve` is a field here and an environment variable, MYNAH_ and the field's name in capitals
+(MYNAH_DATA_DIR, MYNAH_UPDATES, …); what only another command takes has a variable, too (cli.py). The command line wins
+over the environment, the environment over the default.
 
 Nothing here imports torch, so that a second server or a taken port is noticed before the slow imports. Left out on
 purpose: configuration files (except the numbers of an update, which are many). What an admin may change while the

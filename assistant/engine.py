@@ -110,7 +110,7 @@ class Engine:
 
     def leave_off(self) -> None:
         """Take nothing new. Replies under way end within a token and can be kept as far as they came; what has not
-        begun fails with Busy. Waits for nobody."""
+        begun, and what only reads texts, fails with Busy. Waits for nobody; may be called again."""
 
         def errand() -> None:
             for task in self._turns.all():

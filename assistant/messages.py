@@ -14,18 +14,18 @@ from feedback.errors import InvalidInput
 
 MAX_CHARACTERS = 32_000  # a message; far more than the default base reads at once
 MAX_MESSAGES = 500
-MAX_CONVERSATION = 400_000  # characters of a whole conversation; what is older must be left out by the sender
+MAX_CONVERSATION = 400_000  # characters of a whole conversation
 
 Role = Literal["system", "user", "assistant"]
-_SYSTEM = ("system", "developer")
 # "developer" is OpenAI's newer word for the same thing.
 _ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 
 
-def check_messages(raw: object) -> list[ChatMessage]:
+def check_messages(raw: object, left_out: int = 0) -> list[ChatMessage]:
     """A conversation out of JSON → messages that end with something a person said.
 
-    Content may be a string or a list of OpenAI's text parts. Raises InvalidInput naming the message at fault.
+    Content may be a string or a list of OpenAI's text parts. left_out: messages that came before all of these but a
+    system message. Raises InvalidInput naming the message at fault.
     """
     if not isinstance(raw, Sequence) or isinstance(raw, str | bytes) or not raw:
         raise InvalidInput(
@@ -35,7 +35,8 @@ def check_messages(raw: object) -> list[ChatMessage]:
         raise InvalidInput(
             f"The conversation has {len(raw)} messages; at most {MAX_MESSAGES} are taken.", param="messages"
         )
-    messages = [_message(item, place) for place, item in enumerate(raw)]
+    first = int(_is_system(raw[0]))
+    messages = [_message(item, place + left_out * (place >= first)) for place, item in enumerate(raw)]
     if any(message["role"] == "system" for message in messages[1:]):
         raise InvalidInput("Only the first message can be a system message.", param="messages")
     if messages[0]["role"] == "system" and not messages[0]["content"].strip():
@@ -55,7 +56,7 @@ def newest_messages(raw: object) -> tuple[list[ChatMessage], int]:
     were left out."""
     if not isinstance(raw, list):
         return check_messages(raw), 0
-    first = int(bool(raw) and isinstance(raw[0], Mapping) and raw[0].get("role") in _SYSTEM)
+    first = int(bool(raw) and _is_system(raw[0]))
     room, kept = MAX_CONVERSATION - sum(map(_size, raw[:first])), first
     place = len(raw)
     while place > first:
@@ -63,7 +64,10 @@ def newest_messages(raw: object) -> tuple[list[ChatMessage], int]:
         if place < len(raw) and (size > MAX_CHARACTERS or size > room or kept == MAX_MESSAGES):
             break  # the newest is kept in any case, and refused if it is too long by itself
         room, kept, place = room - size, kept + 1, place - 1
-    return check_messages([*raw[:first], *raw[place:]]), place - first
+    if place > first:  # a conversation starts with a person
+        while place < len(raw) - 1 and isinstance(raw[place], Mapping) and raw[place].get("role") == "assistant":
+            place += 1
+    return check_messages([*raw[:first], *raw[place:]], place - first), place - first
 
 
 def check_text(raw: object, what: str, param: str, *, limit: int = MAX_CHARACTERS) -> str:
@@ -77,6 +81,11 @@ def check_text(raw: object, what: str, param: str, *, limit: int = MAX_CHARACTER
 def group_of(messages: Sequence[ChatMessage]) -> str:
     """The id that replies to one prompt share, whenever they were asked for: only those can be compared."""
     return f"g_{sha256_json([[message['role'], message['content']] for message in messages])[:18]}"
+
+
+def _is_system(item: object) -> bool:
+    role = item.get("role") if isinstance(item, Mapping) else None
+    return isinstance(role, str) and _ROLES.get(role) == "system"
 
 
 def _size(item: object) -> int:

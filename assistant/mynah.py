@@ -39,6 +39,8 @@ from feedback.errors import InvalidInput
 from feedback.store import Store
 from feedback.types import AdapterVersion, Reply, User, now, wall
 
+SETTLE_SECONDS = 2.0  # for replies under way to be kept when the server ends
+
 
 class Mynah:
     """All services. Made by `open`; `close` ends them in reverse order."""
@@ -123,10 +125,13 @@ class Mynah:
             raise
 
     def close(self) -> None:
-        """Pause the running update, end all replies under way, close the database, let go of the folder."""
+        """Pause the running update, keep all replies under way as far as they came, close the database, let go of the
+        folder."""
+        self.engine.leave_off()
         self.updates.close()
         self.common.close()
         self.chat.trash.close()
+        self.chat.settle(SETTLE_SECONDS)
         self.engine.close()
         self.store.close()
         self.lock.release()

@@ -27,7 +27,7 @@ from feedback.store import Store
 from feedback.traits import TRAIT_NAMES
 from feedback.types import Feedback, Preference, Reply
 
-MAX_RANKED = 32
+MAX_RANKED = 12  # what a fit costs grows with the cube
 
 
 def reply_features(replies: Sequence[Reply], population: Population) -> Array:

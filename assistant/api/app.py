@@ -50,7 +50,7 @@ def create_app(mynah: Mynah, *, browser: bool = True) -> FastAPI:
         return PlainTextResponse(metrics.render(mynah, traffic), media_type=metrics.CONTENT_TYPE)
 
     def nothing(request: Request) -> JSONResponse:
-        raise errors.nowhere(request.method, request.url.path)
+        raise errors.nowhere(request.method, request.scope["path"])
 
     for path in ("/v1", "/v1/{path:path}", "/healthz", "/metrics"):  # what nothing above has answered
         app.add_api_route(path, nothing, methods=METHODS, include_in_schema=False)

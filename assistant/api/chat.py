@@ -127,7 +127,7 @@ def _request(mynah: Mynah, user: User, body: Completion) -> ChatRequest:
     limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     return ChatRequest(
         messages=body.messages,
-        arm=ours.arm or "auto",
+        arm="auto" if ours.arm is None else ours.arm,
         version=version_of(mynah, user, body.model),
         n=n,
         max_tokens=limit,

@@ -35,7 +35,7 @@ def _admin(request: Request) -> User:
     """For anybody else the route does not exist: middleware.py says so before the body is looked at."""
     user = _caller(request)
     if not user.admin:
-        raise nowhere(request.method, request.url.path)
+        raise nowhere(request.method, request.scope["path"])
     return user
 
 

@@ -88,7 +88,7 @@ def notice(error: Exception) -> str:
     else:
         log.error("A page's handler failed.", exc_info=error)
         words = say("Something went wrong on the server; its log says what. Nothing you gave was lost: try again.")
-    return show("notice.html", words=words, parity=next(_numbers) % 2)
+    return show("notice.html", words=words, number=next(_numbers))
 
 
 def out_of_date() -> NotFound:

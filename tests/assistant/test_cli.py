@@ -210,6 +210,8 @@ def test_options_of_any_command_can_come_from_the_environment(here: Here) -> Non
     assert here.run("user", "add", "Ada", stdin=PASSWORD)[0] == "Added Ada.\n"
     here.patch.setenv("MYNAH_ADMIN", "yes")
     assert here.run("user", "add", "Bob", stdin=PASSWORD)[0] == "Added Bob (admin).\n"
+    here.patch.setenv("MYNAH_ADMIN", "Ada")
+    assert "MYNAH_ADMIN is 'ada'; it can be 1 or 0" in here.refuses("user", "add", "Eve", stdin=PASSWORD)
     assert "required: --out" in here.refuses("export", "Ada")
     here.patch.setenv("MYNAH_OUT", "/tmp/nothing.zip")
     here.patch.setenv("MYNAH_VERSION", "v9")

@@ -69,7 +69,7 @@ def test_one_bad_item_and_nothing_is_kept(service: Service) -> None:
         (brought(ranking=None, thumb=1), "for one reply, not 2"),
         (brought(ranking=None, thumb=0, replies=[SHORT]), "can be 1 or -1"),
         (brought(replies=[SHORT, ""]), "is empty"),
-        (brought(replies=[]), "1 to 8"),
+        (brought(replies=[]), "1 to 12"),
         (brought(messages=[]), "must be a list"),
         (brought(messages=said("sea " * 3000)), "Shorten"),
         (brought(weight=2), "unknown field 'weight'"),

@@ -66,6 +66,10 @@ def test_of_a_conversation_that_is_too_long_the_newest_turns_are_taken() -> None
     assert left_out == 21 - len(kept) and sum(len(each["content"]) for each in kept) <= MAX_CONVERSATION
     too_long = {"role": "user", "content": "x" * (MAX_CHARACTERS + 1)}
     assert newest_messages([HELLO, too_long, HELLO, last]) == ([HELLO, last], 2)  # nothing is skipped in between
+    answer = {"role": "assistant", "content": "ok"}
+    assert newest_messages([too_long, answer, last]) == ([last], 2)  # it begins with a person
+    with pytest.raises(InvalidInput, match=r"messages\[700\].role is 'robot'"):  # as the sender counts them
+        newest_messages([*turns[:700], {"role": "robot", "content": "x"}, *turns[701:], last])
     with pytest.raises(InvalidInput, match=r"32,001 characters"):
         newest_messages([HELLO, too_long])
     with pytest.raises(InvalidInput, match=r"32,001 characters"):

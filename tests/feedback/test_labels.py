@@ -175,7 +175,7 @@ def test_a_correction_of_a_trait_that_is_gone_corrects_nothing(store: Store) -> 
         (None, "list of tiers"),
         ([["r1"]], "names 1 replies"),
         ([["r1"], ["r2", "r1"]], "r1 twice"),
-        ([[f"r{i}"] for i in range(9)], "names 9 replies"),
+        ([[f"r{i}"] for i in range(13)], "names 13 replies"),
     ],
 )
 def test_a_faulty_ranking_is_refused_by_name(ranking: object, says: str) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
+from assistant.api.app import METHODS
+from assistant.api.middleware import PRIVATE
 from tests.security.world import ORIGIN, SECRET, STRANGERS, Somebody, Things, Who, World, routes_of
 
 HELLO = [{"role": "user", "content": "Hello!"}]
@@ -38,6 +40,7 @@ def own(path: str = "", body: dict[str, Any] | None = None, *status: int) -> Try
 # For everybody, signed in or not.
 PUBLIC: dict[str, list[Try]] = {
     "GET /healthz": [own()],
+    "HEAD /healthz": [own()],
     "GET /sign-in": [own("", None, 200, 303)],
     "POST /sign-in": [Try(body={"name": "Nobody", "password": "not this one"}, status=(401,), form=True)],
     "GET /sign-up": [own("", None, 404, 303)],
@@ -132,8 +135,10 @@ ADMIN_PAGES = {"GET /admin", "GET /admin/"}
 EVENTS = {"POST /gradio_api/run/{api_name}", "POST /gradio_api/run/{api_name}/"}
 STREAMS = {"GET /gradio_api/heartbeat/{session_hash}"}
 
-# Under /v1, what there is no route for.
-NOWHERE = {f"{method} /v1/{{path:path}}" for method in ("GET", "POST", "PUT", "PATCH", "DELETE")}
+# Where the API is and nothing answers.
+NOWHERE = {
+    f"{method} {path}" for path in ("/v1", "/v1/{path:path}", "/healthz", "/metrics") for method in METHODS
+} - {"GET /healthz", "HEAD /healthz", "GET /metrics"}  # fmt: skip
 
 # What Gradio has beside these: files, uploads, proxies, its queue, run history and consoles. Nobody gets there.
 SHUT = {
@@ -291,10 +296,11 @@ def test_shut(world: World, route: str) -> None:
     """Nothing for anybody; under /v1, without a key not even that is told."""
     method, _, pattern = route.partition(" ")
     path = pattern.replace("{path:path}", "nothing") if "/v1/" in pattern else filled(pattern)
+    secret = (path + "/").startswith(PRIVATE)
     for who in STRANGERS:
         person = world.somebody(who)
-        answer = (person.program if path.startswith("/v1/") else person.browser).request(method, path)
-        hidden = path.startswith("/v1/") and who in ("anonymous", "disabled")
+        answer = (person.program if route in NOWHERE else person.browser).request(method, path)
+        hidden = secret and who in ("anonymous", "disabled")
         assert answer.status_code == (401 if hidden else 404), (who, answer.text[:200])
 
 

@@ -26,7 +26,9 @@
     try {
       const response = await fetch(`/search?${new URLSearchParams({ q: text, page: box.dataset.on })}`);
       const isPage = response.headers.get('content-type')?.startsWith('text/html');
-      return isPage ? await response.text() : words((await response.json()).error);
+      if (isPage) return await response.text();
+      const { error } = await response.json();
+      return words(error?.message ?? error);
     } catch {
       return words(window.mynahSay('The server did not answer. Check that it runs, then type again.'));
     }

@@ -16,7 +16,7 @@
   const tell = (text, event, away) => {
     refused();
     troubled = event;
-    if (trouble?.dataset.text === text) return;
+    if (trouble?.isConnected && trouble.dataset.text === text) return;
     clear();
     trouble = make('div', { className: 'notice', id: 'trouble', role: 'alert' });
     trouble.dataset.text = text;
