@@ -20,6 +20,7 @@ import psutil
 from assistant.cores import Cores
 
 ROOT = Path(__file__).resolve().parent.parent
+PATIENCE = 10.0  # seconds for a process that was killed to be gone
 FIRST_TO_GO = 500  # as if it took half of the machine's memory more than it does
 DONE, FAILED, PAUSED, CANCELLED, OCCUPIED, REFUSED = 0, 1, 3, 4, 5, 6  # exit codes of adapters.worker
 LOST = 7  # and of whoever runs it elsewhere: nobody knows
@@ -63,7 +64,12 @@ class WorkerProcess:
             psutil.Process(self._process.pid).nice(nice)
             # Linux: where memory runs out, training is what has to end, not the server; it goes on from its checkpoint.
             Path(f"/proc/{self._process.pid}/oom_score_adj").write_text(str(FIRST_TO_GO))
-        (job / "pid").write_text(str(self._process.pid))
+        try:
+            (job / "pid").write_text(str(self._process.pid))
+        except OSError:  # the folder is gone, its person having left or started over in this moment
+            self._process.kill()
+            self.wait(PATIENCE)
+            raise
         self._own = Cores(threads, self._own_seconds)
 
     def wait(self, seconds: float) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -65,7 +66,8 @@ def test_a_stream_that_is_cut_off_keeps_what_was_written(base_files: BaseFiles, 
         with pytest.raises(asyncio.CancelledError):
             await reading
 
-    asyncio.run(cancelled())
+    with ThreadPoolExecutor() as pool:  # this thread may have a loop: the browser tests' one stays
+        pool.submit(asyncio.run, cancelled()).result()
     (kept,) = mynah.store.chats.all_replies(ada.id)
     assert kept.id == turn.reply_ids[0] and kept.text
     mynah.close()

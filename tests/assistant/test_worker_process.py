@@ -6,6 +6,7 @@ import os
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from assistant import cores
@@ -55,3 +56,11 @@ def test_a_worker_that_has_ended_takes_nothing(tmp_path: Path, monkeypatch: pyte
     assert process.free_cores() == threads, "nothing is known yet"
     monkeypatch.setattr(cores, "LOOK_SECONDS", 0.0)
     assert 1 <= process.free_cores() <= threads
+
+
+def test_a_worker_whose_folder_is_gone_is_not_left_running(tmp_path: Path) -> None:
+    (tmp_path / "pid").mkdir()  # nothing can be written there any more
+    before = {child.pid for child in psutil.Process().children()}
+    with pytest.raises(OSError):
+        WorkerProcess(tmp_path, 1, 0)
+    assert {child.pid for child in psutil.Process().children()} <= before
