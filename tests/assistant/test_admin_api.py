@@ -1,9 +1,11 @@
-"""What an admin does over HTTP, what a disabled person can still do (nothing), and starting over."""
+"""What an admin does over HTTP, what nobody else finds there, the server's own routes, and starting over."""
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,14 +79,21 @@ def test_a_fixed_setting_is_refused(boss: Person) -> None:
 
 
 def test_nobody_else_finds_any_of_it(mynah: Mynah, app: Any, boss: Person) -> None:
+    """In the words of what does not exist, before the body is looked at."""
     di = Person(mynah, app, "Di")
     for method, path in (
-        ("GET", "settings"), ("PUT", "settings"), ("GET", "audit"), ("POST", "invitations"), ("PATCH", "users/Boss"),
-        ("DELETE", "invitations/i_1"),
+        ("GET", "/v1/admin/settings"), ("PUT", "/v1/admin/settings"), ("GET", "/v1/admin/audit"),
+        ("POST", "/v1/admin/invitations"), ("DELETE", "/v1/admin/invitations/i_1"), ("PATCH", "/v1/admin/users/Boss"),
+        ("GET", "/v1/admin/users"), ("POST", "/v1/admin/users"), ("DELETE", "/v1/admin/users/Boss"),
+        ("GET", "/v1/admin/users/Di/versions"), ("GET", "/metrics"),
     ):  # fmt: skip
-        body = {} if method == "GET" else {"json": {}}
-        assert di.http.request(method, f"/v1/admin/{path}", **body).status_code in (400, 404), path
-    assert di.http.get("/v1/admin/audit").status_code == 404
+        for body in (b'{"name": "Eve", "password": "a password"}', b"{bad"):
+            content = None if method == "GET" else body
+            answer = di.http.request(method, path, content=content, headers={"Content-Type": "application/json"})
+            nowhere = di.http.request(method, "/v1/nowhere", content=content).json()["error"]
+            said = answer.json()["error"]
+            assert answer.status_code == 404 and said["code"] == "not_found"
+            assert said["message"] == nowhere["message"].replace("/v1/nowhere", path), "not told apart"
 
 
 def test_a_disabled_persons_key_and_session_are_refused_at_once(mynah: Mynah, app: Any, boss: Person) -> None:
@@ -144,3 +153,53 @@ def test_a_ratio_on_the_dashboard_has_the_same_labels_on_both_sides() -> None:
     for ratio in ratios:  # Prometheus divides only what has the same labels, and answers nothing where none has
         above, below = ratio.split(" / ")
         assert above.startswith("sum(") == below.startswith("sum("), ratio
+
+
+def test_an_admin_manages_people(mynah: Mynah, app: Any, boss: Person, policy: Policy) -> None:
+    give_version(mynah, Person(mynah, app, "Ada").user, policy)
+    for loosely in ("yes", 1, "true"):  # nobody becomes an admin by a slip
+        asked = {"name": "Eve", "password": PASSWORD, "admin": loosely}
+        assert boss.http.post("/v1/admin/users", json=asked).json()["error"]["param"] == "admin"
+    made = boss.http.post("/v1/admin/users", json={"name": "Eve", "password": PASSWORD})
+    assert made.status_code == 201 and made.json()["admin"] is False
+    names = {person["name"]: person for person in boss.get("/v1/admin/users")["users"]}
+    assert set(names) >= {"Boss", "Ada", "Eve"} and names["Ada"]["active_version"] == "v1"
+    assert boss.http.delete("/v1/admin/users/eve").json()["name"] == "Eve"
+    assert boss.http.delete("/v1/admin/users/eve").status_code == 404
+    assert boss.get("/v1/admin/users/Ada/versions")["active"] == "v1"
+    for name, held in (("peft", "adapter_model.safetensors"), ("vllm", "serve.sh")):  # one check is enough for both
+        packed = boss.http.get(f"/v1/admin/users/Ada/versions/v1/export?format={name}")
+        assert packed.status_code == 200 and packed.headers["content-type"] == "application/zip"
+        assert packed.headers["content-disposition"].endswith(f"Ada-v1-{name}.zip")
+        members = zipfile.ZipFile(io.BytesIO(packed.content)).namelist()
+        assert {held, "adapter_config.json", "README.md", "manifest.json"} <= set(members)
+    refused = boss.http.get("/v1/admin/users/Ada/versions/v1/export?format=doc")
+    assert refused.status_code == 400 and "doc" in refused.json()["error"]["message"]
+    assert list(mynah.config.jobs.iterdir()) == [], "nothing is left of what was made"
+    last = boss.http.delete("/v1/me")
+    assert last.status_code == 409 and "last admin" in last.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/v1"), ("OPTIONS", "/v1/me"), ("TRACE", "/v1/x"), ("PUT", "/metrics"), ("POST", "/healthz")],
+)
+def test_every_refusal_has_the_same_form(boss: Person, method: str, path: str) -> None:
+    answer = boss.http.request(method, path)
+    assert answer.status_code == 404
+    assert set(answer.json()["error"]) == {"message", "type", "code", "param"}
+    assert f"{method} {path}" in answer.json()["error"]["message"]
+
+
+def test_health_is_open_and_metrics_are_for_admins(app: Any, boss: Person) -> None:
+    open_http = TestClient(app)
+    assert open_http.get("/healthz").status_code == open_http.head("/healthz").status_code == 200
+    assert open_http.get("/metrics").status_code == 401
+    boss.ask()
+    page = boss.http.get("/metrics")
+    assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
+    values = dict(line.rsplit(" ", 1) for line in page.text.splitlines() if not line.startswith("#"))
+    assert float(values["mynah_users"]) >= 1 and float(values["mynah_replies"]) >= 1
+    assert float(values['mynah_http_requests_total{method="POST",status="200"}']) >= 1
+    assert float(values["process_resident_memory_bytes"]) > 1e8
+    assert 'mynah_updates{state="running"}' in values
