@@ -107,7 +107,7 @@ def answer(error: Exception) -> JSONResponse:
 
 
 def nowhere(method: str, path: str) -> NotFound:
-    """What is said where nothing is, or nothing for this person: the two are never told apart."""
+    """What is said where nothing is, and where nothing is for this person."""
     return NotFound(f"There is no {method} {path[:200]}; GET /v1/openapi.json lists what there is.")
 
 
