@@ -139,10 +139,11 @@ def load_base(files: BaseFiles, *, expand: bool | None = None) -> tuple[PreTrain
         )
         tokenizer = AutoTokenizer.from_pretrained(files.full, local_files_only=True)
     if files.quantize != "none":
+        plain = expanded.matrix_dtype(model, dtype) if device == "cpu" else None
         if expand is None:
-            expand = device == "cpu" and expanded.fits(model, dtype)
+            expand = plain is not None
         if expand:
-            expanded.expand(model, dtype)
+            expanded.expand(model, plain or dtype)
         else:
             expanded.cure_cpu_gradients(model)
     model.requires_grad_(False)

@@ -1,17 +1,24 @@
 """Quantized layers in memory: unpacked once into plain matrices, or kept as they are and cured of a defect.
 
-Unpacking every weight at every step takes a processor as long as multiplying by it (LOG.md). Left out on purpose: where
-a base comes from and how it is quantized (base_model.py).
+Unpacking every weight at every step takes a processor as long as multiplying by it, and many processors that know bf16
+multiply many rows twice as fast in fp32 (LOG.md); there the matrices are fp32, while all between them stays as it is.
+Left out on purpose: where a base comes from and how it is quantized (base_model.py).
 """
 
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from transformers import PreTrainedModel
+
+FASTER = 1.3  # times as fast: what fp32 must be to be worth twice the memory
 
 
 def fast_4bit_kernels() -> bool:
@@ -19,6 +26,30 @@ def fast_4bit_kernels() -> bool:
     from bitsandbytes.functional import has_avx512bf16
 
     return bool(has_avx512bf16())
+
+
+@cache
+def faster_in_fp32() -> bool:
+    """Whether this processor multiplies many rows faster in fp32 than in bf16, as those without AMX often do.
+
+    Looked at, in a few milliseconds: what a processor knows does not say it. Where it knows no bf16 at all, True.
+    """
+
+    def seconds(dtype: torch.dtype) -> float:
+        rows, weight = torch.ones(256, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)
+        started = time.perf_counter()
+        F.linear(rows, weight)
+        return time.perf_counter() - started
+
+    pairs = [(seconds(torch.bfloat16), seconds(torch.float32)) for _ in range(8)]
+    bf16, fp32 = map(min, zip(*pairs, strict=True))
+    return bf16 > FASTER * fp32
+
+
+def matrix_dtype(model: PreTrainedModel, dtype: torch.dtype) -> torch.dtype | None:
+    """What plain matrices of a model that computes in `dtype` are best made of; None: they do not fit."""
+    wanted = [torch.float32, dtype] if dtype == torch.bfloat16 and faster_in_fp32() else [dtype]
+    return next((each for each in wanted if fits(model, each)), None)
 
 
 def fits(model: PreTrainedModel, dtype: torch.dtype) -> bool:
@@ -47,14 +78,23 @@ class FourBit:
 
 
 class Expanded(torch.nn.Linear):
-    """A quantized layer whose values are a plain matrix. four_bit: the same values as they were, for whoever has a
-    kernel for them and until they are taken; None where they were not in 4 bits or there is no such kernel."""
+    """A quantized layer whose values are a plain matrix, which need not be of the inputs' dtype. four_bit: the same
+    values as they were, for whoever has a kernel for them and until they are taken; None where they were not in 4 bits
+    or there is no such kernel."""
 
     four_bit: FourBit | None = None
 
+    def forward(self, input: Tensor) -> Tensor:
+        return multiply(input, self.weight, self.bias)
+
+
+def multiply(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """inputs·weightᵀ + bias in the weight's dtype, returned in the inputs' own."""
+    return F.linear(inputs.to(weight.dtype), weight, bias).to(inputs.dtype)
+
 
 def expand(model: PreTrainedModel, dtype: torch.dtype) -> None:
-    """Replace quantized layers by plain ones that hold the very same values."""
+    """Replace quantized layers by plain ones that hold the very same values, in `dtype`."""
     from peft.utils.integrations import dequantize_bnb_weight
 
     for name, module in quantized_linears(model).items():

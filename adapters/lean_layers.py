@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedModel
 
-from adapters.expanded import Expanded, FourBit, fast_4bit_kernels
+from adapters.expanded import Expanded, FourBit, fast_4bit_kernels, multiply
 
 FEW = 4  # rows that the fused kernels, for 4-bit weights and for attention, are made for
 TOGETHER = 2 * FEW  # up to so many rows go that way, where the result of a row is its own
@@ -92,7 +92,7 @@ class Linears:
             ]
             out = parts[0] if len(parts) == 1 else torch.cat(parts)
         else:
-            parts = [F.linear(inputs, weight_of(module, inputs.dtype)) for module in self.modules]
+            parts = [multiply(inputs, weight_of(module, inputs.dtype)) for module in self.modules]
             out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
         return out
 
@@ -118,11 +118,11 @@ def pack(weights: Sequence[FourBit]) -> tuple[Tensor, list[int], Tensor, Tensor,
 
 def norm(hidden: Tensor, module: Any) -> Tensor:
     """Root mean square norm, in fp32 like transformers' own."""
-    return F.rms_norm(hidden, hidden.shape[-1:], module.weight, module.variance_epsilon)
+    return F.rms_norm(hidden, hidden.shape[-1:], module.weight.to(hidden.dtype), module.variance_epsilon)
 
 
 def weight_of(module: Any, dtype: torch.dtype) -> Tensor:
-    """A base layer's (N, K) matrix."""
+    """A base layer's (N, K) matrix; dtype: that of one which is unpacked for the occasion."""
     if not _is_quantized(module):
         weight: Tensor = module.weight
         return weight

@@ -2,9 +2,9 @@
 
 Of a training step on the embedded base two thirds went into what is not a matrix product of the base: seven LoRA
 layers a decoder layer, each with its own casts, attention of every reply to every other, and the passes between
-(LOG.md). Here tokens are a flat list without padding, layers that read the same input share its product with A,
-adapters are applied in the model's own precision, backward keeps x·A alone (neither the base nor A learns), and a
-reply's scores are those with its prompt and itself.
+(LOG.md). Here tokens are a flat list without padding, layers that read the same input share its product with A, all
+is in the precision of the base's matrices, backward keeps x·A alone (neither the base nor A learns), and a reply's
+scores are those with its prompt and itself.
 
 Left out on purpose: an A that learns, GPUs, and models that `LeanStep` does not know; transformers does those.
 """
@@ -28,12 +28,13 @@ class LeanTop:
     def __init__(self, model: Any, first: int) -> None:
         self._layers = [_Layer(layer, model.config) for layer in model.model.layers[first:]]
         self._norm, self._rotary = model.model.norm, model.model.rotary_emb
+        self._dtype = weight_of(self._layers[0].down.modules[0], model.dtype).dtype
 
     def __call__(self, batch: PackedBatch, adapter: str | None) -> Tensor:
         """Final hidden states (N, H) where the N reply tokens that count are predicted from, in the order of
         `response_mask`; gradients flow to the adapter's B where it asks for them."""
         places = _Places(batch)
-        hidden = places.pick(batch.hidden.flatten(0, 1))
+        hidden = places.pick(batch.hidden.flatten(0, 1)).to(self._dtype)
         cos, sin = (each[0, :, None] for each in self._rotary(hidden, places.pick(batch.positions.flatten())[None]))
         half = sin.shape[-1] // 2
         turn = cos, torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)

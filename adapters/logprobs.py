@@ -21,9 +21,11 @@ def selected_logprobs(
 ) -> Tensor:
     """log p(target) at temperature T for each position.
 
-    hidden: (N, H); weight: (V, H), frozen; targets: (N,); softcap: cap·tanh(x / cap) on the logits (Gemma 2).
+    hidden: (N, H); weight: (V, H), frozen, used in the precision of `hidden`;
+    targets: (N,); softcap: cap·tanh(x / cap) on the logits (Gemma 2).
     Returns (N,) fp32; differentiable in hidden.
     """
+    weight = weight.to(hidden.dtype)
     if softcap is not None:
         logits = softcap * torch.tanh(torch.nn.functional.linear(hidden, weight).float() / softcap)
         return torch.log_softmax(logits / temperature, -1).gather(-1, targets[:, None])[:, 0]
@@ -43,13 +45,14 @@ class _SelectedLogprobs(torch.autograd.Function):
         slopes = torch.empty_like(hidden) if hidden.requires_grad else None
         shape = min(AT_ONCE, len(hidden)), len(weight)
         # The largest tensors of a training step are made once and written over.
-        rounded, *exact = weight.new_empty(shape), *(hidden.new_empty(shape, dtype=torch.float32) for _ in range(2))
+        exact = [hidden.new_empty(shape, dtype=torch.float32) for _ in range(2)]
+        rounded = exact if weight.dtype == torch.float32 else [weight.new_empty(shape)] * 2
         for start in range(0, len(hidden), AT_ONCE):
             some = slice(start, start + AT_ONCE)
             few = len(hidden[some])
-            low, logits, probabilities = rounded[:few], exact[0][:few], exact[1][:few]
-            torch.mm(hidden[some], weight.T, out=low)
-            logits.copy_(low).div_(temperature)
+            logits, probabilities, *low = (each[:few] for each in (*exact, *rounded))
+            torch.mm(hidden[some], weight.T, out=low[0])
+            logits.copy_(low[0]).div_(temperature)
             target = targets[some, None]
             top, place = logits.max(-1, keepdim=True)
             torch.softmax(logits, -1, out=probabilities)
@@ -58,7 +61,7 @@ class _SelectedLogprobs(torch.autograd.Function):
             chosen[some] = (logits.gather(-1, target) - total)[:, 0]
             if slopes is not None:
                 probabilities.scatter_add_(-1, target, torch.full_like(top, -1.0))
-                torch.mm(low.copy_(probabilities), weight, out=slopes[some])
+                torch.mm(low[1].copy_(probabilities), weight, out=slopes[some])
         if slopes is not None:
             ctx.save_for_backward(slopes)
             ctx.temperature = temperature

@@ -133,8 +133,8 @@ def paper_gb() -> float:
     policy = Policy.load(files)
     policy.new_adapter("learning")
     width = policy.dtype.itemsize
-    layers = sum(module.weight.numel() for module in policy.model.modules() if isinstance(module, Expanded))
-    base = (layers + policy._head.weight.numel()) * width + layers * 0.5
+    layers = [module.weight for module in policy.model.modules() if isinstance(module, Expanded)]
+    base = sum(each.nbytes + each.numel() * 0.5 for each in layers) + policy._head.weight.nbytes
     config = policy.model.config
     position = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * width
     caches = (DRAFTS * 256 + ROOM + ROWS * 256) * position

@@ -10,7 +10,8 @@
                 one after the other, and against PEFT's batch of mixed adapters (`adapter_names`)
     re-ranking  the best of 16 drafts of 64 tokens and its rest up to 128, against one base reply of 128
     a person    a reply by an adapter against one by the base, and a token against llama.cpp with the same adapter
-    training    forward and backward of a PPO batch, against the matrix products it needs at the machine's own rate
+    training    forward and backward of a PPO batch, against the matrix products it needs at the machine's own
+                rate, in bf16 or fp32 as it is faster
     PPO         episodes a second against TRL's PPOTrainer: same base, prompts, lengths, batches and epochs, and the
                 time until the same reward
     a server    from its start to a first token, against imports and loading; eight who chat, against the same without
@@ -39,6 +40,7 @@ from transformers.cache_utils import Cache
 from adapters.base_model import DEFAULT_BASE, prepare_base
 from adapters.cache import GrowingLayer
 from adapters.decoding import Generation, Sampling, sample, step_together
+from adapters.expanded import faster_in_fp32
 from adapters.files import write_json
 from adapters.packing import Group, lay_out
 from adapters.policy import Policy
@@ -177,7 +179,7 @@ class Speed:
         groups = roll_out(self.policy, self.prompts[: config.prompts], config.replies, sampling, adapter=ADAPTER)
         parts = lay_out(groups, range(len(groups)), MAX_POSITIONS, self.policy.device, self.policy.dtype)
         needed = operations(self.policy, groups)
-        square = torch.randn(2048, 2048, dtype=self.policy.dtype)
+        square = torch.randn(2048, 2048, dtype=torch.float32 if faster_in_fp32() else self.policy.dtype)
 
         def step() -> float:
             parameters = self.policy.trainable(ADAPTER)

@@ -87,10 +87,33 @@ def test_a_quantized_base_holds_the_same_values_however_it_is_loaded(base_files:
     assert not any(parameter.requires_grad for parameter in plain.parameters())
 
 
+def test_matrices_are_in_fp32_where_that_is_faster_and_fits(
+    base_files: BaseFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All else stays in bf16, and so do results, which are nearer to exact ones for it."""
+    monkeypatch.setattr(base_model, "compute_dtype", lambda device: torch.bfloat16)
+    fits = {(True, 8 * 4): torch.float32, (True, 8 * 3): torch.bfloat16, (False, 8 * 4): torch.bfloat16}
+    logits = {}
+    for (faster, room), expected in fits.items():
+        pages = {"SC_PHYS_PAGES": 106_168_320 * room + 1, "SC_PAGE_SIZE": 1}
+        monkeypatch.setattr(in_memory.os, "sysconf", pages.__getitem__)
+        monkeypatch.setattr(in_memory, "faster_in_fp32", lambda faster=faster: faster)
+        model, _ = load_base(base_files)
+        assert model.model.layers[0].mlp.down_proj.weight.dtype == expected
+        assert model.dtype == model.get_output_embeddings().weight.dtype == torch.bfloat16
+        with torch.no_grad():
+            logits[expected] = model(torch.tensor([[5, 6, 7, 8]])).logits
+    assert {each.dtype for each in logits.values()} == {torch.bfloat16}
+    exact, rounded = (logits[dtype].float() for dtype in (torch.float32, torch.bfloat16))
+    assert not torch.equal(exact, rounded)
+    assert torch.nn.functional.cosine_similarity(exact, rounded, dim=-1).min() > 0.999
+
+
 def test_whether_it_is_expanded_is_a_matter_of_the_machine_and_not_of_the_moment(
     base_files: BaseFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """212 MB of plain matrices in bf16, twice that in fp32."""
+    monkeypatch.setattr(in_memory, "faster_in_fp32", lambda: False)
     needed = 106_168_320 * base_model.compute_dtype("cpu").itemsize
     for memory, expanded in ((8 * needed, False), (8 * needed + 1, True)):
         pages = {"SC_PHYS_PAGES": memory, "SC_PAGE_SIZE": 1}

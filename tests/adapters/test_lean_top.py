@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from adapters import expanded
 from adapters.base_model import BaseFiles
 from adapters.packing import PackedBatch, pack
 from adapters.policy import AdapterConfig, Policy
@@ -59,7 +60,13 @@ def test_in_full_precision_it_is_the_same(
         torch.testing.assert_close(slope, expected, atol=1e-4 * float(expected.abs().max()), rtol=1e-3)
 
 
-def test_in_the_served_precision_it_is_as_near_as_bf16_allows(policy: Policy) -> None:
+@pytest.mark.parametrize("in_fp32", [False, True])
+def test_in_the_served_precision_it_is_as_near_as_bf16_allows(
+    in_fp32: bool, base_files: BaseFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever of the two a processor multiplies faster by."""
+    monkeypatch.setattr(expanded, "faster_in_fp32", lambda: in_fp32)
+    policy = Policy.load(base_files)
     policy.new_adapter("mia")
     disturb(policy, "mia", seed=1)
     (mine, slopes), (theirs, other) = (learned(policy, "mia", lean=lean) for lean in (True, False))
