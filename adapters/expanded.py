@@ -7,8 +7,10 @@ Left out on purpose: where a base comes from and how it is quantized (base_model
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -21,11 +23,21 @@ from transformers import PreTrainedModel
 FASTER = 1.3  # times as fast: what fp32 must be to be worth twice the memory
 
 
-def fast_4bit_kernels() -> bool:
-    """Whether bitsandbytes has a kernel here that multiplies by 4-bit weights without unpacking them first."""
+@cache
+def nf4_kernel() -> Callable[..., None] | None:
+    """bitsandbytes' kernel that multiplies few rows by 4-bit weights without unpacking them, None where it has none.
+
+    Called as it is: its torch operator takes three times as long around one row as the kernel for it (LOG.md). Takes
+    rows, outputs, inputs; pointers to inputs (rows, K) bf16, packed weights, scales, outputs (rows, N) bf16; the
+    weights' block size, and the strides of inputs and outputs (bitsandbytes 0.50, backends/cpu/ops.py).
+    """
+    from bitsandbytes.cextension import lib
     from bitsandbytes.functional import has_avx512bf16
 
-    return bool(has_avx512bf16())
+    numbers, pointers = [ctypes.c_int64] * 3, [ctypes.c_void_p] * 4
+    if not has_avx512bf16():
+        return None
+    return ctypes.CFUNCTYPE(None, *numbers, *pointers, *numbers)(("gemv_4bit_inference_cpu_nf4_bf16", lib._lib))
 
 
 @cache
@@ -100,7 +112,7 @@ def expand(model: PreTrainedModel, dtype: torch.dtype) -> None:
     for name, module in quantized_linears(model).items():
         plain = Expanded(module.in_features, module.out_features, bias=module.bias is not None, device="meta")
         state = getattr(module, "state", None)
-        if fast_4bit_kernels() and (packing := getattr(module.weight, "quant_state", None)) is not None:
+        if nf4_kernel() is not None and (packing := getattr(module.weight, "quant_state", None)) is not None:
             plain.four_bit = FourBit(module.weight.data, packing)
         plain.weight = torch.nn.Parameter(dequantize_bnb_weight(module.weight, state=state).to(dtype), False)
         if module.bias is not None:

@@ -23,7 +23,7 @@ from transformers.cache_utils import Cache
 
 from adapters.cache import GrowingLayer
 from adapters.decoding import Part
-from adapters.lean_layers import FEW, Linears, LlamaLayer, is_plain_llama, norm
+from adapters.lean_layers import Linears, LlamaLayer, is_plain_llama, norm, together
 
 TOGETHER_KEPT = 2  # sets of people whose matrices stand side by side
 STACKS_KEPT = 16  # adapters whose stacked matrices are kept; 5 MB each on the embedded base
@@ -52,7 +52,7 @@ class LeanStep:
         """The parts' rows as one batch of R → hidden (R, H), trunk (R, 1, H).
 
         Weights are read once for all; attention and LoRA are each part's own. The fused kernel multiplies every row as
-        it would alone, so that with at most `TOGETHER` rows a part's result does not depend on who else is there,
+        it would alone, so that with at most `together()` rows a part's result does not depend on who else is there,
         to the last bit; where that kernel is missing, but for rounding.
         """
         # Whoever has the turn comes first; adapters side by side want one order.
@@ -190,7 +190,7 @@ class _Layer(LlamaLayer):
         assert isinstance(kept, GrowingLayer)
         keys, values = kept.append(both[:, member.rows])
         mine = query[member.rows]
-        if len(mine) <= FEW:  # a quarter of the time of the products for one row, as long at eight
+        if len(mine) <= together():  # a quarter of the time of the products for one row
             return F.scaled_dot_product_attention(mine, keys, values, attn_mask=member.bias, scale=1.0)
         return torch.softmax(mine @ keys.transpose(-1, -2) + member.bias, -1) @ values
 
@@ -202,13 +202,13 @@ def _adapted(group: Linears, inputs: Tensor, lora: Sequence[tuple[_Crew, _Lora]]
         exact = inputs.float()
         for crew, added in lora:
             mine = exact[crew.rows].view(*crew.shape, -1)
-            out[crew.rows] += (mine @ added.down.mT @ added.up.mT).flatten(0, 1)
+            out[crew.rows].add_(mine.bmm(added.down).bmm(added.up).flatten(0, 1))
     return out
 
 
 @dataclass(frozen=True)
 class _Lora:
-    """What adapters add to a group of layers: (A, R, K) down and (A, N, R) up, fp32 as PEFT keeps and applies them.
+    """What adapters add to a group of layers: (A, K, R) down and (A, R, N) up, fp32 as PEFT keeps and applies them.
 
     For a few rows that is also four times as fast as bf16 (LOG.md).
     """
@@ -243,7 +243,8 @@ class _Stacks:
             down, up = module.lora_A[adapter].weight, module.lora_B[adapter].weight
             self._seen += [(each, each._version, each.data_ptr()) for each in (down, up)]
             parts.append((down.float(), up.float() * module.scaling[adapter]))
-        return _Lora(torch.cat([down for down, _ in parts])[None], torch.block_diag(*[up for _, up in parts])[None])
+        down, up = torch.cat([down for down, _ in parts]), torch.block_diag(*[up for _, up in parts])
+        return _Lora(down.T[None], up.T[None])
 
 
 def _bias(part: Part, dtype: torch.dtype) -> Tensor:

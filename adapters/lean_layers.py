@@ -8,6 +8,8 @@ of what an expanded layer kept for it (adapters/base_model.py). That kernel has 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,11 +17,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedModel
 
-from adapters.expanded import Expanded, FourBit, fast_4bit_kernels, multiply
+from adapters.expanded import Expanded, FourBit, faster_in_fp32, multiply, nf4_kernel
 
-FEW = 4  # rows that the fused kernels, for 4-bit weights and for attention, are made for
-TOGETHER = 2 * FEW  # up to so many rows go that way, where the result of a row is its own
+FEW = 4  # rows that the fused kernel for 4-bit weights is made for
 BLOCK_ROWS = 32  # output rows that the kernel reads side by side
+BF16 = torch.bfloat16.itemsize
+
+
+@cache
+def together() -> int:
+    """Up to so many rows go through the fused kernels, for 4-bit weights and for attention, where the result of a row
+    is its own: as long as plain products are not faster, which depends on the processor (LOG.md)."""
+    return (4 if faster_in_fp32() else 2) * FEW
 
 
 def is_plain_llama(model: PreTrainedModel) -> bool:
@@ -59,7 +68,7 @@ class Linears:
 
     def __init__(self, places: Sequence[tuple[nn.Module, str]]) -> None:
         self._places = places  # LoRA may be put around them later
-        self._packed: tuple[Tensor, list[int], Tensor, Tensor, int] | None = None
+        self._packed: Packed | None = None
         self._packs = all(_packs(module) for module in self.modules)
 
     @property
@@ -72,7 +81,7 @@ class Linears:
         """The base layers."""
         return [_base_of(module) for module in self.wrapped]
 
-    def _pack(self) -> tuple[Tensor, list[int], Tensor, Tensor, int]:
+    def _pack(self) -> Packed:
         """The weights for the fused kernel, from now on the only copy in 4 bits of layers that are expanded."""
         weights = [each for module in self.modules if (each := _four_bit(module)) is not None]
         assert len(weights) == len(self.modules), "`_packs` says that all have them"
@@ -84,23 +93,40 @@ class Linears:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """The base's product."""
-        if self._packs and len(inputs) <= TOGETHER and inputs.dtype == torch.bfloat16:
-            packed, shape, absmax, code, block = self._packed = self._packed or self._pack()
-            parts = [
-                torch.ops.bitsandbytes.gemv_4bit.default(few, packed, shape, absmax, code, block)
-                for few in inputs.split(FEW)
-            ]
-            out = parts[0] if len(parts) == 1 else torch.cat(parts)
-        else:
-            parts = [multiply(inputs, weight_of(module, inputs.dtype)) for module in self.modules]
-            out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        if self._packs and len(inputs) <= together() and inputs.dtype == torch.bfloat16:
+            self._packed = self._packed or self._pack()
+            return self._packed.multiply(inputs)
+        parts = [multiply(inputs, weight_of(module, inputs.dtype)) for module in self.modules]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """4-bit layers with one input, for bitsandbytes' kernel: N·K/2 bytes in its order, (K/block, N) scales in bf16."""
+
+    weights: Tensor
+    scales: Tensor
+    outputs: int
+    block: int
+
+    def multiply(self, inputs: Tensor) -> Tensor:
+        """(B, K) bf16 → (B, N); no gradient. A row's result is the same to the last bit whatever the others are."""
+        kernel, (rows, width) = nf4_kernel(), inputs.shape
+        assert kernel is not None and inputs.dtype == torch.bfloat16
+        inputs, out = inputs.contiguous(), inputs.new_empty(rows, self.outputs)
+        read, write = inputs.data_ptr(), out.data_ptr()
+        pointers = self.weights.data_ptr(), self.scales.data_ptr()
+        for at in range(0, rows, FEW):
+            source, target = read + at * width * BF16, write + at * self.outputs * BF16
+            few = min(FEW, rows - at)
+            kernel(few, self.outputs, width, source, *pointers, target, self.block, width, self.outputs)
         return out
 
 
-def pack(weights: Sequence[FourBit]) -> tuple[Tensor, list[int], Tensor, Tensor, int]:
-    """4-bit layers with one input, as arguments of bitsandbytes' CPU kernel: weights, shape, absmax, code, block size.
+def pack(weights: Sequence[FourBit]) -> Packed:
+    """4-bit layers with one input as the kernel wants them.
 
-    The kernel reads 32 output rows side by side; row b and row b + 16 of them share a byte (bitsandbytes 0.50,
+    It reads 32 output rows side by side; row b and row b + 16 of them share a byte (bitsandbytes 0.50,
     functional._convert_weight_packed_for_cpu, which does the same by way of 32-bit numbers).
     """
     state = weights[0].state
@@ -113,7 +139,7 @@ def pack(weights: Sequence[FourBit]) -> tuple[Tensor, list[int], Tensor, Tensor,
     odd = ((second & 0x0F) << 4) | (first & 0x0F)
     packed = torch.stack([even, odd], dim=-1).permute(0, 2, 1, 3).reshape(rows, width // 2).contiguous()
     scales = torch.cat([each.state.absmax.view(-1, width // state.blocksize) for each in weights])
-    return packed, [rows, width], scales.T.to(torch.bfloat16).contiguous(), state.code, state.blocksize
+    return Packed(packed, scales.T.to(torch.bfloat16).contiguous(), rows, state.blocksize)
 
 
 def norm(hidden: Tensor, module: Any) -> Tensor:
@@ -165,7 +191,7 @@ def _is_known(module: Any) -> bool:
 def _packs(module: Any) -> bool:
     """Whether the fused kernel takes a layer, here."""
     weights = _four_bit(module)
-    if weights is None or not fast_4bit_kernels():
+    if weights is None or nf4_kernel() is None:
         return False
     rows, width = weights.state.shape
     return weights.state.quant_type == "nf4" and rows % BLOCK_ROWS == 0 and width % weights.state.blocksize == 0

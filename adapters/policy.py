@@ -31,7 +31,7 @@ from adapters.attention import use_grouped_attention
 from adapters.base_model import BaseFiles, load_base
 from adapters.decoding import Part
 from adapters.lean import lean_step_for
-from adapters.lean_layers import TOGETHER
+from adapters.lean_layers import together
 from adapters.lean_top import lean_top_for
 from adapters.logprobs import selected_logprobs
 from adapters.packing import Group, PackedBatch
@@ -265,7 +265,7 @@ class Policy:
     @property
     def together(self) -> int:
         """Rows that may take a step together and get what each would get alone; 0 where batches take turns."""
-        return TOGETHER if self.lean is not None else 0
+        return together() if self.lean is not None else 0
 
     @torch.inference_mode()
     def steps(self, parts: Sequence[Part]) -> list[tuple[Tensor, Tensor]]:

@@ -114,7 +114,7 @@ def test_several_batches_take_a_step_together_as_each_would_alone(policy: Policy
     for batch in alone:
         policy.use(batch.adapter)
         batch.run(policy)
-    assert sum(batch.rows for batch in together) == policy.together
+    assert sum(batch.rows for batch in together) <= policy.together
     while not all(batch.done for batch in together):
         step_together(together, policy)
     assert [batch.replies for batch in together] == [batch.replies for batch in alone]
@@ -161,16 +161,34 @@ def test_the_kernels_order_of_weights(base_files: BaseFiles) -> None:
     policy = Policy.load(base_files, expand=False)
     assert policy.lean is not None
     for group in policy.lean._layers[3].groups:
-        packed, shape, absmax, _, _ = pack(
-            [FourBit(each.weight.data, each.weight.quant_state) for each in group.modules]
-        )
+        packed = pack([FourBit(each.weight.data, each.weight.quant_state) for each in group.modules])
         theirs = []
         for module in group.modules:
             state = copy.deepcopy(module.weight.quant_state)
             theirs.append(_convert_weight_packed_for_cpu(module.weight.data.clone(), state))
-        assert torch.equal(packed, torch.cat([weights for weights, _ in theirs]))
-        assert torch.equal(absmax, torch.cat([state.absmax for _, state in theirs], dim=1))
-        assert shape == [len(packed), group.modules[0].in_features]
+        assert torch.equal(packed.weights, torch.cat([weights for weights, _ in theirs]))
+        assert torch.equal(packed.scales, torch.cat([state.absmax for _, state in theirs], dim=1))
+        assert packed.weights.shape == (packed.outputs, group.modules[0].in_features // 2)
+
+
+def test_the_kernel_says_what_the_operator_around_it_says(base_files: BaseFiles) -> None:
+    """To the last bit, for any number of rows, whoever else is there, and however they lie in memory."""
+    if not has_avx512bf16():
+        assert in_memory.nf4_kernel() is None, "bitsandbytes has none for this processor"
+        return
+    policy = Policy.load(base_files, expand=False)
+    assert policy.lean is not None
+    for group in policy.lean._layers[3].groups:
+        (first, *_), packed = group.modules, group._pack()
+        inputs = torch.randn(first.in_features, 11).bfloat16().T
+        shape = [packed.outputs, first.in_features]
+        theirs = torch.ops.bitsandbytes.gemv_4bit.default(
+            inputs[:4].contiguous(), packed.weights, shape, packed.scales, first.weight.quant_state.code, packed.block
+        )
+        mine = packed.multiply(inputs)
+        assert torch.equal(mine[:4], theirs)
+        for row in range(len(inputs)):
+            assert torch.equal(packed.multiply(inputs[row : row + 1]), mine[row : row + 1])
 
 
 def test_the_fused_kernel_is_used_where_there_is_one(policy: Policy) -> None:
