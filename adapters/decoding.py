@@ -236,26 +236,29 @@ def step_together(batches: Sequence[Generation], model: JointStepper) -> list[di
     return [batch._take(*each, model.device) for batch, each in zip(batches, found, strict=True)]
 
 
+@torch.inference_mode()
 def sample(logits: Tensor, temperature: float, top_p: float, draws: Tensor) -> Tensor:
     """Draw one token a row by inverting the cumulative distribution.
 
-    logits: (B, V) fp32; draws: (B,) uniform in [0, 1). Returns (B,) token ids. top_p keeps the smallest set of most
-    likely tokens whose mass reaches it (Holtzman et al. 2020).
+    logits: (B, V) fp32, which are written over: fresh memory for every step takes longer than what is done there.
+    draws: (B,) uniform in [0, 1). Returns (B,) token ids. top_p keeps the smallest set of most likely tokens whose mass
+    reaches it (Holtzman et al. 2020).
     """
+    top, likeliest = logits.max(-1, keepdim=True)
     if temperature == 0.0:
-        return logits.argmax(-1)
-    probabilities = torch.softmax(logits / temperature, dim=-1)
+        return likeliest[:, 0]
+    weights = logits.sub_(top).div_(temperature).exp_()
     if top_p < 1.0:
-        ordered, order = probabilities.sort(dim=-1, descending=True)
+        ordered, order = (weights / weights.sum(-1, keepdim=True)).sort(dim=-1, descending=True)
         before = ordered.cumsum(-1) - ordered
         ordered = ordered.masked_fill(before >= top_p, 0.0)
         return order.gather(-1, _invert(ordered, draws)[:, None])[:, 0]
-    return _invert(probabilities, draws)
+    return _invert(weights, draws)
 
 
 def _invert(weights: Tensor, draws: Tensor) -> Tensor:
-    """Index at which the running sum of weights passes draw x total, (B, V), (B,) → (B,)."""
-    running = weights.cumsum(-1)
+    """Index at which the running sum of weights passes draw x total, (B, V), (B,) → (B,); the sum takes their place."""
+    running = weights.cumsum_(-1)
     target = draws[:, None].to(running.dtype) * running[:, -1:]
     index = torch.searchsorted(running, target, right=True)[:, 0]
     # Rounding may push past the end; the last token with any mass is where the sum first reaches its total.

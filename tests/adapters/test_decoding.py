@@ -20,8 +20,8 @@ def test_draws_follow_the_distribution() -> None:
     # Uniform draws on an even grid turn into each token's exact share.
     probabilities = torch.tensor([0.5, 0.2, 0.0, 0.3])
     grid = (torch.arange(1000) + 0.5) / 1000
-    logits = probabilities.log().expand(1000, 4)
-    shares = torch.bincount(sample(logits, 1.0, 1.0, grid), minlength=4) / 1000
+    logits = probabilities.log().repeat(1000, 1)
+    shares = torch.bincount(sample(logits.clone(), 1.0, 1.0, grid), minlength=4) / 1000
     torch.testing.assert_close(shares, probabilities, atol=2e-3, rtol=0)
     # Temperature 2 takes the root of every probability.
     roots = probabilities.sqrt() / probabilities.sqrt().sum()
@@ -31,8 +31,8 @@ def test_draws_follow_the_distribution() -> None:
 
 def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
     grid = (torch.arange(1000) + 0.5) / 1000
-    logits = torch.tensor([0.5, 0.2, 0.0, 0.3]).log().expand(1000, 4)
-    shares = torch.bincount(sample(logits, 1.0, 0.7, grid), minlength=4) / 1000
+    logits = torch.tensor([0.5, 0.2, 0.0, 0.3]).log().repeat(1000, 1)
+    shares = torch.bincount(sample(logits.clone(), 1.0, 0.7, grid), minlength=4) / 1000
     # 0.5 alone falls short of 0.7; with 0.3 it is reached: the two are shared out 5 to 3.
     torch.testing.assert_close(shares, torch.tensor([0.625, 0.0, 0.0, 0.375]), atol=2e-3, rtol=0)
     assert sample(logits[:1], 1.0, 1e-6, torch.tensor([0.999])).tolist() == [0]

@@ -78,6 +78,29 @@ def test_a_server_that_is_away_is_said_and_the_draft_comes_back_with_the_page(ch
     assert chat.evaluate("sessionStorage.length") == 0
 
 
+def test_a_draft_whose_settings_do_not_come_back_stays_until_they_do(chat: Page) -> None:
+    """Nothing that was written under a promise is put where it would be learned from."""
+    chat.get_by_role("button", name="About this chat").click()
+    chat.get_by_label("Don't learn from this chat").check()
+    box = chat.get_by_role("textbox", name="Message")
+    box.fill("Between us")
+    draft = "sessionStorage.getItem('mynah-draft')"
+    folded = "addEventListener('click', (event) => event.target.closest('#about') && event.stopPropagation(), true)"
+    chat.context.add_init_script(f"if (!sessionStorage.getItem('mended')) {folded}")
+    chat.reload()
+    expect(chat.get_by_role("heading", name="Hello, Kim.")).to_be_visible()
+    chat.wait_for_timeout(6000)  # it is tried for five seconds
+    expect(box).to_have_value("")
+    assert "Between us" in chat.evaluate(draft)
+    chat.evaluate("sessionStorage.setItem('mended', 'yes')")
+    chat.reload()
+    expect(box).to_have_value("Between us")
+    expect(chat.get_by_label("Don't learn from this chat")).to_be_checked()
+    chat.reload()
+    expect(box).to_have_value("Between us")
+    box.fill("")
+
+
 def test_a_proxy_that_answers_instead_is_said(chat: Page) -> None:
     def instead(route: Route) -> None:
         route.fulfill(status=413, body="<html>Too large</html>")

@@ -44,7 +44,8 @@
         tries -= 1;
         if (!tries || location.search !== draft.at) { // folded again, or another chat is open
           clearInterval(set);
-          restored = true;
+          // It stays for the next time the page is loaded, unless something else is written until then.
+          field('#box textarea')?.addEventListener('input', () => { restored = true; }, { once: true });
           return;
         }
         const system = field('#system textarea'), unlearned = field('#private input');
@@ -69,6 +70,7 @@
     window.mynahLeaving = true;
     sessionStorage.clear();
   });
+  addEventListener('pageshow', () => { window.mynahLeaving = false; }); // back from a sign-out that did not arrive
 
   const begin = () => {
     new MutationObserver(restoreDraft).observe(document.body, {
