@@ -34,18 +34,21 @@ def nf4_kernel() -> Callable[..., None] | None:
     from bitsandbytes.cextension import lib
     from bitsandbytes.functional import has_avx512bf16
 
-    numbers, pointers = [ctypes.c_int64] * 3, [ctypes.c_void_p] * 4
-    if not has_avx512bf16():
+    name, numbers, pointers = "gemv_4bit_inference_cpu_nf4_bf16", [ctypes.c_int64] * 3, [ctypes.c_void_p] * 4
+    if not has_avx512bf16() or not hasattr(lib._lib, name):
         return None
-    return ctypes.CFUNCTYPE(None, *numbers, *pointers, *numbers)(("gemv_4bit_inference_cpu_nf4_bf16", lib._lib))
+    return ctypes.CFUNCTYPE(None, *numbers, *pointers, *numbers)((name, lib._lib))
 
 
 @cache
 def faster_in_fp32() -> bool:
-    """Whether this processor multiplies many rows faster in fp32 than in bf16, as those without AMX often do.
+    """Whether this processor multiplies many rows faster in fp32 than in bf16.
 
-    Looked at, in a few milliseconds: what a processor knows does not say it. Where it knows no bf16 at all, True.
+    With AMX no, without bf16 yes; of those between, it is looked at, in some milliseconds: what they know does not say
+    it, and the answer was .5 or 2 wherever it was asked (LOG.md), far from the bound that bits of replies depend on.
     """
+    if torch.cpu._is_amx_tile_supported() or not torch.cpu._is_avx512_bf16_supported():
+        return not torch.cpu._is_amx_tile_supported()
 
     def seconds(dtype: torch.dtype) -> float:
         rows, weight = torch.ones(256, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)

@@ -220,7 +220,12 @@ class _Lora:
     def joined(cls, each: Sequence[_Lora | None]) -> _Lora | None:
         """Those of several adapters; all have something there, or none has."""
         some = [lora for lora in each if lora is not None]
-        return cls(torch.cat([lora.down for lora in some]), torch.cat([lora.up for lora in some])) if some else None
+        return cls(_stacked([lora.down for lora in some]), _stacked([lora.up for lora in some])) if some else None
+
+
+def _stacked(matrices: Sequence[Tensor]) -> Tensor:
+    """As one, lying in memory as each alone: a product adds in another order where a matrix lies the other way."""
+    return torch.cat([each.mT for each in matrices]).mT
 
 
 class _Stacks:

@@ -15,8 +15,8 @@ one request ends that request only; a step that fails ends those who took it.
 With a model server (vllm.py) that server finds the tokens, and everything else stays as it is: prompts and texts, whose
 turn it is, telling drafts apart, and what the reward head looks at, which the base here reads.
 
-Left out on purpose: larger joint batches. Decoding from a quantized base is not batch-invariant there, so texts would
-depend on who else is there, and at sixteen rows two cores gain little more.
+Left out on purpose: larger joint batches (`Policy.together`). Decoding from a quantized base is not batch-invariant
+there, so texts would depend on who else is there, and two cores gain little more.
 """
 
 from __future__ import annotations

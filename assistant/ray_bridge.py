@@ -39,7 +39,7 @@ WAIT_SECONDS = 0.3
 ROOM_SECONDS = 2.0
 END_SECONDS = 3.0  # for a node to clear up after a job that is ended
 PROCESS_BYTES = 2 * 2**30  # of memory that an update takes beside its base
-BASE_SHARE = 1.5  # of the base's unquantized weights that it takes
+BASE_SHARE = 2.5  # of the base's unquantized weights that it takes: twice in fp32, and 4 bits
 
 SENT = ("job.json", "heads.safetensors", "metrics.jsonl")
 SENT_FOLDERS = ("latents", "parent", "checkpoint")

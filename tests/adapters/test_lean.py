@@ -128,6 +128,40 @@ def test_several_batches_take_a_step_together_as_each_would_alone(policy: Policy
     assert together[1].replies[0] != together[2].replies[0], "adapters that differ too little to tell"
 
 
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_a_whole_step_gives_every_row_the_logits_that_it_gets_alone(policy: Policy, size: int) -> None:
+    """As many rows as there may be, by several adapters: one to a person, or several drafts each."""
+    names = ("mia", "noa", "kim")
+    for seed, name in enumerate(names, start=1):
+        policy.new_adapter(name)
+        disturb(policy, name, seed=seed)
+
+    def begun() -> list[Generation]:
+        asked, found = prompts(policy), []
+        for number in range(policy.together // size):
+            batch = Generation(
+                [asked[number % len(asked)]],
+                size,
+                Sampling(0.8, 1.0, 8, number),
+                [],
+                adapter=names[number % len(names)],
+            )
+            policy.use(batch.adapter)
+            batch.step(policy)
+            found.append(batch)
+        return found
+
+    found = policy.steps([batch._part() for batch in begun()])
+    for batch, (logits, trunk) in zip(begun(), found, strict=True):
+        policy.use(batch.adapter)
+        part = batch._part()
+        alone, its_trunk = policy.step(part.ids, part.mask, part.positions, part.cache)
+        if has_avx512bf16():
+            assert torch.equal(logits, alone) and torch.equal(trunk, its_trunk)
+        else:
+            torch.testing.assert_close(logits, alone, atol=0.1, rtol=0.02)
+
+
 def test_the_adapter_counts_as_it_is_now(policy: Policy) -> None:
     policy.new_adapter("mia")
     plain = steps(policy, 2, None, use=True)

@@ -44,8 +44,10 @@
         tries -= 1;
         if (!tries || location.search !== draft.at) { // folded again, or another chat is open
           clearInterval(set);
-          // It stays for the next time the page is loaded, unless something else is written until then.
-          field('#box textarea')?.addEventListener('input', () => { restored = true; }, { once: true });
+          // It stays for the next time this page is loaded, unless something else is written or set until then.
+          restored = Boolean(box.value);
+          const anew = ({ target }) => { restored ||= Boolean(target.closest('#box, #about, #system, #private')); };
+          document.addEventListener('input', anew);
           return;
         }
         const system = field('#system textarea'), unlearned = field('#private input');
@@ -70,7 +72,9 @@
     window.mynahLeaving = true;
     sessionStorage.clear();
   });
-  addEventListener('pageshow', () => { window.mynahLeaving = false; }); // back from a sign-out that did not arrive
+  addEventListener('pageshow', ({ persisted }) => {
+    if (persisted) window.mynahLeaving = false; // back from a sign-out that did not arrive
+  });
 
   const begin = () => {
     new MutationObserver(restoreDraft).observe(document.body, {
