@@ -297,7 +297,7 @@ def brought(mynah: Mynah, user: User, source: Path, gate: dict[str, Any]) -> Any
 
 
 def ask(mynah: Mynah, user: User) -> tuple[str, int | None, str]:
-    request = ChatRequest([{"role": "user", "content": "Tell me about the sea."}], arm="auto", max_tokens=8, seed=1)
+    request = ChatRequest([{"role": "user", "content": "Tell me about the sea."}], arm="auto", max_tokens=24, seed=1)
     (reply,) = mynah.chat.start(user, request).replies()
     return reply.arm, reply.version, reply.text
 
@@ -316,7 +316,7 @@ def test_it_is_served_once_its_owner_says_so(mynah: Mynah, user: User, adapter: 
 
     mynah.updates.activate(user, "v1")
     turn = mynah.chat.start(
-        user, ChatRequest([{"role": "user", "content": "Tell me about the sea."}], arm="adapter", max_tokens=8, seed=1)
+        user, ChatRequest([{"role": "user", "content": "Tell me about the sea."}], arm="adapter", max_tokens=24, seed=1)
     )
     (reply,) = turn.replies()
     assert reply.version == 1 and reply.text and reply.text != before[2]
