@@ -27,9 +27,9 @@ FASTER = 1.3  # times as fast: what fp32 must be to be worth twice the memory
 def nf4_kernel() -> Callable[..., None] | None:
     """bitsandbytes' kernel that multiplies few rows by 4-bit weights without unpacking them, None where it has none.
 
-    Called as it is: its torch operator takes three times as long around one row as the kernel for it (LOG.md). Takes
-    rows, outputs, inputs; pointers to inputs (rows, K) bf16, packed weights, scales, outputs (rows, N) bf16; the
-    weights' block size, and the strides of inputs and outputs (bitsandbytes 0.50, backends/cpu/ops.py).
+    Called as it is: its torch operator makes a token take a third longer (LOG.md). Takes rows, outputs, inputs;
+    pointers to inputs (rows, K) bf16, packed weights, scales, outputs (rows, N) bf16; the weights' block size, and the
+    strides of inputs and outputs (bitsandbytes 0.50, backends/cpu/ops.py).
     """
     from bitsandbytes.cextension import lib
     from bitsandbytes.functional import has_avx512bf16
@@ -45,10 +45,12 @@ def faster_in_fp32() -> bool:
     """Whether this processor multiplies many rows faster in fp32 than in bf16.
 
     With AMX no, without bf16 yes; of those between, it is looked at, in some milliseconds: what they know does not say
-    it, and the answer was .5 or 2 wherever it was asked (LOG.md), far from the bound that bits of replies depend on.
+    it. Bits of replies depend on the answer, so nothing but a clear one counts; it was 1.9 on both that were asked.
     """
-    if torch.cpu._is_amx_tile_supported() or not torch.cpu._is_avx512_bf16_supported():
-        return not torch.cpu._is_amx_tile_supported()
+    if torch.cpu._is_amx_tile_supported():
+        return False
+    if not torch.cpu._is_avx512_bf16_supported():
+        return True
 
     def seconds(dtype: torch.dtype) -> float:
         rows, weight = torch.ones(256, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)

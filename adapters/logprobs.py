@@ -21,9 +21,8 @@ def selected_logprobs(
 ) -> Tensor:
     """log p(target) at temperature T for each position.
 
-    hidden: (N, H); weight: (V, H), frozen, used in the precision of `hidden`;
-    targets: (N,); softcap: cap·tanh(x / cap) on the logits (Gemma 2).
-    Returns (N,) fp32; differentiable in hidden.
+    hidden: (N, H); weight: (V, H), frozen, used in the precision of `hidden`; targets: (N,); softcap: cap·tanh(x / cap)
+    on the logits (Gemma 2). Returns (N,) fp32; differentiable in hidden.
     """
     weight = weight.to(hidden.dtype)
     if softcap is not None:
@@ -44,15 +43,15 @@ class _SelectedLogprobs(torch.autograd.Function):
         chosen = hidden.new_empty(len(hidden), dtype=torch.float32)
         slopes = torch.empty_like(hidden) if hidden.requires_grad else None
         shape = min(AT_ONCE, len(hidden)), len(weight)
-        # The largest tensors of a training step are made once and written over.
+        # The largest tensors of a training step are made once and written over; what is exact anyway is not rounded.
         exact = [hidden.new_empty(shape, dtype=torch.float32) for _ in range(2)]
         rounded = exact if weight.dtype == torch.float32 else [weight.new_empty(shape)] * 2
         for start in range(0, len(hidden), AT_ONCE):
             some = slice(start, start + AT_ONCE)
             few = len(hidden[some])
-            logits, probabilities, *low = (each[:few] for each in (*exact, *rounded))
-            torch.mm(hidden[some], weight.T, out=low[0])
-            logits.copy_(low[0]).div_(temperature)
+            logits, probabilities, found, slope = (each[:few] for each in (*exact, *rounded))
+            torch.mm(hidden[some], weight.T, out=found)
+            logits.copy_(found).div_(temperature)
             target = targets[some, None]
             top, place = logits.max(-1, keepdim=True)
             torch.softmax(logits, -1, out=probabilities)
@@ -61,7 +60,7 @@ class _SelectedLogprobs(torch.autograd.Function):
             chosen[some] = (logits.gather(-1, target) - total)[:, 0]
             if slopes is not None:
                 probabilities.scatter_add_(-1, target, torch.full_like(top, -1.0))
-                torch.mm(low[1].copy_(probabilities), weight, out=slopes[some])
+                torch.mm(slope.copy_(probabilities), weight, out=slopes[some])
         if slopes is not None:
             ctx.save_for_backward(slopes)
             ctx.temperature = temperature
