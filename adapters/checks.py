@@ -12,8 +12,8 @@ from typing import Any
 
 from adapters.gate_set import Array, GateSetConfig
 
-# By what the win rates must be higher for somebody who will not compare replies: about the standard error of a win rate
-# on the gate's prompts (LOG.md), so that a candidate no better than the base passes one time in six instead of in two.
+# By what win rate and certainty must be higher for somebody who will not compare replies: about the standard error of a
+# win rate on the gate's prompts, and half of the doubt that is left (LOG.md).
 STRICTER = 0.05
 
 
@@ -21,8 +21,9 @@ STRICTER = 0.05
 class GateConfig:
     """What is measured, and the bounds.
 
-    learned, preferred: least win rate against the base by the head that was learned from, and by the judge; draws: of
-    the judge's posterior, to say how sure it is. kl_at_30: nats a token allowed after 30
+    learned: least win rate against the base by the head that was learned from; foretold: nats that the labels must
+    foretell one another by; preferred: how sure the head of all labels must be that the person prefers the candidate,
+    and draws: of its posterior, to say so. kl_at_30: nats a token allowed after 30
     labels; the budget grows with the root of their number, up to kl_most. shortest, longest: mean number of words,
     times the base's. bad_endings, off_subject, coined: what their shares may exceed the base's by. least_variety,
     most_variety: distinct word pairs, times the base's. alpha: level of the one-sided tests.
@@ -30,7 +31,8 @@ class GateConfig:
 
     measured: GateSetConfig = field(default_factory=GateSetConfig)
     learned: float = 0.55
-    preferred: float = 0.5
+    foretold: float = 0.0
+    preferred: float = 0.9
     draws: int = 400
     kl_at_30: float = 0.10
     kl_most: float = 0.20
@@ -81,15 +83,27 @@ def check_learned(win_rate: float, labels: int, config: GateConfig, strict: bool
     return Check("learned", win_rate, bound, win_rate >= bound, _stricter(words, strict))
 
 
-def check_preference(win_rate: float, certainty: float, labels: int, config: GateConfig, strict: bool = False) -> Check:
-    """The judge, made of `labels` held-out labels, prefers the candidate to the base."""
+def check_foretold(nats: float, labels: int, config: GateConfig) -> Check:
+    """The labels say something of one another: where they do not, a head that is sure of itself is mistaken."""
+    better = (
+        f"Each fifth of your {labels} labels is foretold by the others {nats:.1f} nats better than by what people have "
+        "in common. So there is a taste to learn."
+    )
+    worse = (
+        f"Each fifth of your {labels} labels is foretold by the others {abs(nats):.1f} nats worse than by what people "
+        "have in common. So they do not say yet what your taste is; more of them may."
+    )
+    return Check("foretold", nats, config.foretold, nats > config.foretold, better if nats > 0 else worse)
+
+
+def check_preference(certainty: float, win_rate: float, labels: int, config: GateConfig, strict: bool = False) -> Check:
+    """The head of all labels is sure that the person prefers the candidate to the base, on other prompts too."""
     bound = config.preferred + STRICTER * strict
     words = (
-        f"A judge that knows only the {labels} labels kept out of the training prefers the new version in "
-        f"{win_rate:.0%} of comparisons; {bound:.0%} are asked for. So few labels say little: it is "
-        f"{certainty:.0%} sure that you would prefer it too."
+        f"By all of your {labels} labels it wins {win_rate:.0%} of comparisons with the base model, and it is "
+        f"{certainty:.0%} sure that you would prefer it on other prompts too; {bound:.0%} are asked for."
     )
-    return Check("preference", win_rate, bound, win_rate >= bound, _stricter(words, strict))
+    return Check("preference", certainty, bound, certainty >= bound, _stricter(words, strict))
 
 
 def check_kl(kl: float, labels: int, config: GateConfig) -> Check:

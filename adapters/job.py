@@ -2,7 +2,7 @@
 
     JOB_DIR/
         job.json            JobSpec (or PoolJob) without its tensors
-        heads.safetensors   the head that PPO learns from and the judge's
+        heads.safetensors   the head that PPO learns from, the judge's, and that of all labels
         latents/            the directions that the heads' latent features are along (adapters/latents.py)
         parent/vN/          the version folder to start from, if any
         elsewhere.json      only where another machine has frozen it: see `settle`
@@ -75,10 +75,11 @@ class UpdateConfig:
 class JobSpec:
     """One update: whose evidence, on which base, from what, how.
 
-    population: version of the shared prior that the heads were fitted under; labels: acts behind both heads together;
-    prompts: the person's own conversations, newest first, each ending with a user turn; strict: the person will not be
-    asked to compare the result with what they have now, so the gate asks for more; latents: None for those that the
-    base has on the machine where the job runs, which are others on every machine.
+    population: version of the shared prior that the heads were fitted under; labels: acts that full_head has seen, and
+    train_head and judge_head each a part of; foretold: nats by which those acts foretell one another; prompts: the
+    person's own conversations, newest first, each ending with a user turn; strict: the person will not be asked to
+    compare the result with what they have now, so the gate asks for more; latents: None for those that the base has on
+    the machine where the job runs, which are others on every machine.
     """
 
     update_id: str
@@ -89,6 +90,8 @@ class JobSpec:
     prompts: list[list[ChatMessage]]
     train_head: RewardHead
     judge_head: RewardHead
+    full_head: RewardHead
+    foretold: float
     parent: Path | None = None
     config: UpdateConfig = field(default_factory=UpdateConfig)
     strict: bool = False
@@ -108,7 +111,7 @@ def write_job(folder: Path, spec: JobSpec) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     heads = {  # as contiguous copies: safetensors writes a view of a larger array with the wrong values
         f"{name}.{part}": np.array(getattr(head, part), dtype=np.float64, order="C")
-        for name, head in (("train", spec.train_head), ("judge", spec.judge_head))
+        for name, head in (("train", spec.train_head), ("judge", spec.judge_head), ("full", spec.full_head))
         for part in ("mean", "cov", "threshold", "labels")
     }
     write_whole(folder / "heads.safetensors", save(heads))
@@ -122,6 +125,7 @@ def write_job(folder: Path, spec: JobSpec) -> None:
         "base": _base_as_dict(spec.base),
         "population": spec.population,
         "labels": spec.labels,
+        "foretold": spec.foretold,
         "seed": spec.seed,
         "prompts": spec.prompts,
         "parent": spec.parent.name if spec.parent else None,
@@ -155,6 +159,8 @@ def read_job(folder: Path) -> JobSpec | PoolJob:
             raw["prompts"],
             _head(heads, "train"),
             _head(heads, "judge"),
+            _head(heads, "full"),
+            float(raw["foretold"]),
             folder / "parent" / raw["parent"] if raw["parent"] else None,
             config,
             bool(raw.get("strict", False)),

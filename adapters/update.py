@@ -26,7 +26,7 @@ import torch
 
 from adapters.decoding import Sampling
 from adapters.files import alone, sweep, whole_folder, write_json
-from adapters.gate import Comparison, Sample, draw_sample, has_finite_weights, run_gate
+from adapters.gate import Comparison, Evidence, Sample, draw_sample, has_finite_weights, run_gate
 from adapters.gate_set import GateFiles
 from adapters.job import JobSpec, PoolJob
 from adapters.latents import latents_for
@@ -164,8 +164,7 @@ class Update:
             ADAPTER,
             self.base,
             self.judge,
-            self.job.train_head,
-            self.job.labels,
+            Evidence(self.job.train_head, self.job.full_head, self.job.foretold),
             self.config.gate,
             seed=self.job.seed,
             sample=self.sample,

@@ -29,7 +29,6 @@ from feedback.reward_head import prior_head
 from feedback.store import Store
 from feedback.types import AdapterVersion, User, now
 
-NEED_CLICKS = ("learned", "preference", "kl")
 SEED = 1
 
 
@@ -83,11 +82,11 @@ def judge(policy: Policy, files: BaseFiles, foreign: Foreign, numbers: UpdateCon
     """The gate's checks that need no clicks."""
     latents = latents_for(files, policy)
     population = load_population(len(latents.directions))
-    nobody = prior_head(population.prior)
-    model = RewardModel(nobody, population, latents, policy.renderer, SafetyTerm.load("judge"), numbers.reward)
+    nobody, safety = prior_head(population.prior), SafetyTerm.load("judge")
+    model = RewardModel(nobody, population, latents, policy.renderer, safety, numbers.reward)
     base = GateFiles(files, policy.split, numbers.gate.measured)
     base.build(policy)
     policy.new_adapter("brought")
     policy.set_adapter_state("brought", foreign.state)
-    checks = run_gate(policy, "brought", base.load(), model, nobody, 0, numbers.gate, seed=SEED)
-    return [check.as_dict() for check in checks if check.check not in NEED_CLICKS]
+    checks = run_gate(policy, "brought", base.load(), model, None, numbers.gate, seed=SEED)
+    return [check.as_dict() for check in checks]

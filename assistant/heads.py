@@ -10,7 +10,7 @@ Left out on purpose: deciding what counts as an act (learning.py).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -18,12 +18,34 @@ from itertools import takewhile
 import numpy as np
 
 from feedback.fading import BLOCK, NEVER, Foretold, half_life, weights
+from feedback.foretelling import foretold
 from feedback.labels import act_of
 from feedback.population import Population
 from feedback.reward_head import Act, Array, Prior, RewardHead, fit, pulls
 from feedback.store import Store
 
 MANY = 100  # new acts from which on reading all of a person's is simpler than asking for each
+
+
+@dataclass(frozen=True)
+class Split:
+    """What an update learns from and is judged by. full: the head of all acts; train: without the held-out ones; judge:
+    of nothing but the prior and those; foretold: nats by which acts foretell one another (feedback/foretelling.py)."""
+
+    full: RewardHead
+    train: RewardHead
+    judge: RewardHead
+    foretold: float
+
+
+def split(acts: Sequence[Act], held_out: Sequence[bool], prior: Prior, counted: Array) -> Split:
+    """The heads of some acts. held_out: (N,) which of them; counted: (N,) what each counts."""
+    held = np.array(held_out, dtype=bool)
+    full, train, judge = (
+        fit([acts[place] for place in np.flatnonzero(part).tolist()], prior, counted[part])
+        for part in (np.ones_like(held), ~held, held)
+    )
+    return Split(full, train, judge, foretold(acts, prior, counted))
 
 
 @dataclass
@@ -92,17 +114,13 @@ class Heads:
             self.head(user_id)
             return self._person(user_id).half_life < NEVER
 
-    def split(self, user_id: str) -> tuple[RewardHead, RewardHead]:
-        """Heads for an update: one without the held-out acts, one of nothing but the prior and those."""
+    def split(self, user_id: str) -> Split:
+        """The person's heads for an update."""
         with self.lock(user_id):
             self.head(user_id)
-            acts, counted = list(self._person(user_id).acts.values()), self._counted(user_id)
+            pairs, counted = list(self._person(user_id).acts.values()), self._counted(user_id)
             prior = self._fitted_with(user_id)
-        held = np.array([held for _, held in acts], dtype=bool)
-        train, judge = (
-            fit([acts[place][0] for place in np.flatnonzero(part)], prior, counted[part]) for part in (~held, held)
-        )
-        return train, judge
+        return split([act for act, _ in pairs], [held for _, held in pairs], prior, counted)
 
     def refit(self, user_id: str) -> RewardHead:
         """Fit to what is live now. Acts that were there before are not decoded again."""

@@ -25,7 +25,7 @@ from assistant.common import CommonTaste
 from assistant.engine import Draft, Engine
 from assistant.evidence import Click, clicks_behind
 from assistant.forgetting import delete_weights, unlearn
-from assistant.heads import Heads
+from assistant.heads import Heads, Split
 from assistant.imports import Brought, check_brought
 from assistant.messages import check_text
 from assistant.probation import settle
@@ -205,8 +205,8 @@ class Learning:
         """The person's head; that of the shared prior before the first act."""
         return self._heads.head(user_id)
 
-    def split_heads(self, user_id: str) -> tuple[RewardHead, RewardHead]:
-        """Heads for an update: one without the held-out acts, one of nothing but the prior and those."""
+    def split_heads(self, user_id: str) -> Split:
+        """The person's heads for an update."""
         return self._heads.split(user_id)
 
     def has_learned(self, user: User) -> bool:

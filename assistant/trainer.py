@@ -136,7 +136,7 @@ class Trainer:
             folder = self._versions.check(parent) if parent else None
             policy = self._engine.policy
             ours = config.adapter.first_layer(policy.depth) == policy.split  # else the heads are not along them
-            train_head, judge_head = self._learning.split_heads(update.user_id)
+            heads = self._learning.split_heads(update.user_id)
             spec = JobSpec(
                 update_id=update.id,
                 base=self._files,
@@ -144,8 +144,10 @@ class Trainer:
                 labels=self._store.acts.label_count(update.user_id),
                 seed=update.seed,
                 prompts=cast(list[list[ChatMessage]], self._store.chats.own_prompts(update.user_id, OWN_PROMPTS)),
-                train_head=train_head,
-                judge_head=judge_head,
+                train_head=heads.train,
+                judge_head=heads.judge,
+                full_head=heads.full,
+                foretold=heads.foretold,
                 parent=folder,
                 strict=not self._asking.wanted(user),
                 config=config,

@@ -8,9 +8,11 @@ compared, one base reply among them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
+from assistant.heads import Split, split
 from assistant.turn import Judge
 from assistant.writing import Draft
 from benchmarks.base_replies import Drafts
@@ -25,15 +27,6 @@ Kind = Literal["ranking", "pair", "thumb"]
 TURNS: tuple[Kind, ...] = ("ranking", "pair", "thumb")
 SHOWN: dict[Kind, int] = {"ranking": 4, "pair": 2, "thumb": 1}
 JudgeOf = Callable[[RewardHead], Judge]
-
-
-@dataclass(frozen=True)
-class Heads:
-    """What is known of a person: from all labels, and split as an update splits them."""
-
-    full: RewardHead
-    train: RewardHead  # without the held-out fifth
-    judge: RewardHead  # the prior and that fifth
 
 
 def click_through(
@@ -94,13 +87,10 @@ def head_of(preferences: Sequence[Preference], population: Population) -> Reward
     return fit([act_of(each, population, same_base=True) for each in preferences], population.prior)
 
 
-def heads_of(preferences: Sequence[Preference], population: Population) -> Heads:
-    """The head that serves and the two that an update takes."""
-    return Heads(
-        head_of(preferences, population),
-        head_of([each for each in preferences if not each.held_out], population),
-        head_of([each for each in preferences if each.held_out], population),
-    )
+def heads_of(preferences: Sequence[Preference], population: Population) -> Split:
+    """What an update takes."""
+    acts = [act_of(each, population, same_base=True) for each in preferences]
+    return split(acts, [each.held_out for each in preferences], population.prior, np.ones(len(acts)))
 
 
 def as_drafts(kept: Drafts) -> list[Draft]:

@@ -6,7 +6,7 @@
 Every person is the judge of every candidate, their own and those of the others, so that many are bad: by the hidden
 taste they win no more than half of the duels with the base on the report prompts. For each pair the person clicks
 through 30 prompts, by some other seed than the candidate learned from, and so many of their acts say the opposite;
-from these come the learner's head and the judge's, and from the candidate's replies to the gate prompts its verdict.
+from these come the heads that the gate asks, and from the candidate's replies to the gate prompts its verdict.
 What the gate checks whatever the taste, it has found already; candidates that fail there are kept out of the rates.
 
 Left out on purpose: what candidates would be like that learned from such clicks (re-ranking by them is in
@@ -23,9 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from adapters.checks import check_learned, check_preference
 from adapters.files import read_json, write_json
-from adapters.gate import Comparison, draw_sample
+from adapters.gate import Comparison, Evidence, draw_sample, taste_checks
 from adapters.gate_set import GateFiles, GateSet
 from adapters.job import UpdateConfig
 from adapters.reward import RewardModel
@@ -35,12 +34,11 @@ from benchmarks.judging import Interval, interval, wins_by_prompt
 from benchmarks.personalize import Bench, Settings, quick_settings
 from benchmarks.report import columns
 from benchmarks.work import RESULTS, commit, machine
-from feedback.reward_head import RewardHead
 from feedback.types import Preference
 
 FLIPPED = (0.0, 0.1, 0.3)
 SEEDS = range(10, 15)  # of the clicks; candidates learned from seed 0
-OF_TASTE = ("learned", "preference")  # the checks that depend on the person
+OF_TASTE = ("learned", "foretold", "preference")  # the checks that depend on the person
 REPLIES = 4  # of a candidate to a report prompt
 
 
@@ -70,9 +68,9 @@ class Replay(Bench):
         return files.load()
 
     def verdicts(
-        self, candidate: str, gate_set: GateSet, heads: Mapping[tuple[str, float, int], Sequence[RewardHead]]
+        self, candidate: str, gate_set: GateSet, evidence: Mapping[tuple[str, float, int], Evidence]
     ) -> list[Verdict]:
-        """One candidate before everybody. heads: (person, flipped, seed) → learner's and judge's."""
+        """One candidate before everybody. evidence: by person, share of wrong acts and seed."""
         checks = read_json(self.job(candidate) / "gate.json")
         others = passes_for_anybody(checks)
         replies = self.written_by(self.job(candidate) / "result", REPLIES).drafts
@@ -83,8 +81,8 @@ class Replay(Bench):
             for person in [self.person(name, 0)]
         }
         return [
-            Verdict(candidate, name, true[name], flipped, seed, others and self.passes(pair, *both))
-            for (name, flipped, seed), both in heads.items()
+            Verdict(candidate, name, true[name], flipped, seed, others and self.passes(pair, known))
+            for (name, flipped, seed), known in evidence.items()
         ]
 
     def at_the_gate(self, candidate: str, gate_set: GateSet) -> Comparison:
@@ -103,16 +101,12 @@ class Replay(Bench):
         )
         return Comparison(model, gate_set.prompts, sample.groups)
 
-    def passes(self, pair: Comparison, learner: RewardHead, judge: RewardHead) -> bool:
-        """Whether the two checks that depend on the person do."""
-        gate = self.config.gate
-        return (
-            check_learned(pair.win_rate(learner), learner.labels, gate).passed
-            and check_preference(pair.win_rate(judge), 0.0, judge.labels, gate).passed
-        )
+    def passes(self, pair: Comparison, evidence: Evidence) -> bool:
+        """Whether the checks that depend on the person do."""
+        return all(check.passed for check in taste_checks(pair, evidence, self.config.gate, seed=3))
 
-    def heads(self) -> dict[tuple[str, float, int], tuple[RewardHead, RewardHead]]:
-        """The heads of everybody's clicks, more and more of them wrong."""
+    def evidence(self) -> dict[tuple[str, float, int], Evidence]:
+        """What everybody's clicks say, more and more of them wrong."""
         found = {}
         for name in self.settings.trained:
             for seed in SEEDS:
@@ -122,7 +116,7 @@ class Replay(Bench):
                     made = heads_of(
                         [opposite(each) if wrong.random() < share else each for each in labels], self.population
                     )
-                    found[name, share, seed] = (made.train, made.judge)
+                    found[name, share, seed] = Evidence(made.train, made.full, made.foretold)
         return found
 
 
@@ -181,8 +175,8 @@ def main() -> None:
     trained = [name for name in bench.settings.trained if (bench.job(name) / "gate.json").exists()]
     if not trained:
         parser.error("There are no candidates yet: run python -m benchmarks.personalize first.")
-    heads, gate_set = bench.heads(), bench.base_side()
-    verdicts = [verdict for name in trained for verdict in bench.verdicts(name, gate_set, heads)]
+    evidence, gate_set = bench.evidence(), bench.base_side()
+    verdicts = [verdict for name in trained for verdict in bench.verdicts(name, gate_set, evidence)]
     print(report(verdicts))
     about = {"commit": commit(), "machine": machine(), "candidates": trained, "seeds": list(SEEDS)}
     path = RESULTS / ("work/promotions-quick.json" if quick else "promotions.json")

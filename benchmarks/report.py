@@ -262,7 +262,8 @@ def _gates(people: Sequence[Mapping[str, Any]]) -> str:
     ]
     lead = (
         "What each stage of training reached on the gate's prompts, by the head that was learned from and by the judge "
-        "that knows only held-out labels; then every check a version has to pass before anybody is served by it."
+        "that knows only held-out labels (what PPO adds must win more by both); then every check a version has to pass "
+        "before anybody is served by it."
     )
     return _section("Stages and gate", lead, *parts)
 

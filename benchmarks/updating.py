@@ -14,8 +14,8 @@ from adapters.base_model import BaseFiles
 from adapters.files import read_json
 from adapters.job import JobSpec, UpdateConfig, write_job, write_pool_job
 from adapters.rendering import ChatMessage
+from assistant.heads import Split
 from assistant.worker_process import read_report
-from benchmarks.clicks import Heads
 from benchmarks.work import ROOT, PeakMemory
 from feedback.errors import MynahError
 
@@ -27,7 +27,7 @@ def run_update(
     files: BaseFiles,
     population: str,
     prompts: list[list[ChatMessage]],
-    heads: Heads,
+    heads: Split,
     config: UpdateConfig,
     seed: int,
 ) -> dict[str, Any]:
@@ -46,6 +46,8 @@ def run_update(
             prompts=prompts,
             train_head=heads.train,
             judge_head=heads.judge,
+            full_head=heads.full,
+            foretold=heads.foretold,
             config=config,
         )
         write_job(job, spec)

@@ -83,6 +83,8 @@ def tiny_job(base: BaseFiles, population: Population, **changes: Any) -> JobSpec
         prompts=[[{"role": "user", "content": "How do I plant a tree?"}]],
         train_head=head,
         judge_head=replace(head, labels=6),
+        full_head=replace(head, labels=30),
+        foretold=5.0,
         config=UpdateConfig.from_dict(TINY),
     )
     return replace(spec, **changes)

@@ -15,6 +15,7 @@ from adapters.checks import (
     check_endings,
     check_finite,
     check_flattery,
+    check_foretold,
     check_kl,
     check_learned,
     check_length,
@@ -28,7 +29,7 @@ from adapters.checks import (
     most_lost,
     t_quantile,
 )
-from adapters.gate import Comparison, Sample, distinct_pairs, run_gate
+from adapters.gate import Comparison, Evidence, Sample, distinct_pairs, run_gate
 from adapters.gate_set import GateFiles, GateSet, GateSetConfig, answer_scores, provoking_prompts
 from adapters.latents import Latents
 from adapters.packing import Group
@@ -103,15 +104,18 @@ def test_other_checks_and_their_words() -> None:
     assert check_subject(0.1, 0.05, CONFIG).passed and not check_subject(0.3, 0.05, CONFIG).passed
     assert check_words(0.012, 0.004, CONFIG).passed and not check_words(0.02, 0.004, CONFIG).passed
     assert check_finite(True).passed and not check_finite(False).passed
-    sure = check_preference(0.7, 0.9, 6, CONFIG)
-    assert sure.passed and "6 labels" in sure.words and "90% sure" in sure.words
-    assert not check_preference(0.45, 0.4, 6, CONFIG).passed
+    sure = check_preference(0.92, 0.7, 30, CONFIG)
+    assert sure.passed and "30 labels" in sure.words and "92% sure" in sure.words and "wins 70%" in sure.words
+    assert not check_preference(0.85, 0.7, 30, CONFIG).passed, "a win rate alone does not do"
+    telling, silent = check_foretold(3.21, 30, CONFIG), check_foretold(-0.4, 30, CONFIG)
+    assert telling.passed and "30 labels" in telling.words and "3.2 nats better" in telling.words
+    assert not silent.passed and "0.4 nats worse" in silent.words and not check_foretold(0.0, 3, CONFIG).passed
     assert check_learned(0.6, 24, CONFIG).passed and not check_learned(0.52, 24, CONFIG).passed
-    learned, preferred = check_learned(0.58, 24, CONFIG, True), check_preference(0.52, 0.6, 6, CONFIG, True)
-    for check, plain in ((learned, 0.55), (preferred, 0.5)):
+    learned, preferred = check_learned(0.58, 24, CONFIG, True), check_preference(0.93, 0.6, 30, CONFIG, True)
+    for check, plain in ((learned, 0.55), (preferred, 0.9)):
         assert not check.passed and check.bound == pytest.approx(plain + STRICTER)
         assert "5% more than usual" in check.words
-    assert check_preference(0.52, 0.6, 6, CONFIG).passed
+    assert check_preference(0.93, 0.6, 30, CONFIG).passed
 
 
 def test_flattery_may_not_grow_nor_limits_shrink_beyond_chance() -> None:
@@ -250,6 +254,11 @@ def gate_set(job_base: BaseFiles, loaded_policy: Policy) -> GateSet:
     return files.load()
 
 
+def evidence(judge: RewardModel) -> Evidence:
+    """Somebody with thirty labels that foretell one another."""
+    return Evidence(judge.head, replace(judge.head, labels=30), 5.0)
+
+
 @pytest.fixture
 def judge(policy: Policy, latents: Latents, population: Population) -> RewardModel:
     head = replace(head_for(population, {"length": 1.0}), labels=6)
@@ -272,12 +281,13 @@ def test_an_adapter_that_changes_nothing_is_close_to_the_base_in_everything(
     shares: list[float] = []
     checks = {
         c.check: c
-        for c in run_gate(policy, "idle", gate_set, judge, judge.head, 30, config, seed=1, progress=shares.append)
+        for c in run_gate(policy, "idle", gate_set, judge, evidence(judge), config, seed=1, progress=shares.append)
     }
     assert list(checks) == [
         *(
             "finite",
             "learned",
+            "foretold",
             "preference",
             "kl",
             "length",
@@ -301,7 +311,7 @@ def test_an_adapter_that_changes_nothing_is_close_to_the_base_in_everything(
 def test_a_wrecked_adapter_fails(policy: Policy, gate_set: GateSet, judge: RewardModel) -> None:
     policy.new_adapter("wild")
     disturb(policy, "wild", seed=3, size=0.3)
-    checks = {c.check: c for c in run_gate(policy, "wild", gate_set, judge, judge.head, 30, GateConfig(SMALL), seed=1)}
+    checks = {c.check: c for c in run_gate(policy, "wild", gate_set, judge, evidence(judge), GateConfig(SMALL), seed=1)}
     assert not checks["kl"].passed and checks["kl"].value > 0.5
     assert not all(check.passed for check in checks.values())
 
@@ -310,7 +320,7 @@ def test_numbers_that_are_none_stop_the_gate_at_once(policy: Policy, gate_set: G
     policy.new_adapter("nan")
     with torch.no_grad():
         policy._parameters("nan")[0][1][0, 0] = float("nan")  # what a diverged optimiser leaves
-    (only,) = run_gate(policy, "nan", gate_set, judge, judge.head, 30, GateConfig(SMALL), seed=1)
+    (only,) = run_gate(policy, "nan", gate_set, judge, evidence(judge), GateConfig(SMALL), seed=1)
     assert only.check == "finite" and not only.passed
 
 

@@ -80,10 +80,11 @@ def test_a_job_is_read_back_as_it_was_written(job_base: BaseFiles, population: P
     back = read_job(tmp_path / "job")
     assert isinstance(back, JobSpec)
     assert back.parent == tmp_path / "job" / "parent" / "v3" and (back.parent / "about.json").exists()
-    for mine, theirs in ((spec.train_head, back.train_head), (spec.judge_head, back.judge_head)):
+    names = ("train_head", "judge_head", "full_head")
+    for mine, theirs in ((getattr(spec, name), getattr(back, name)) for name in names):
         assert np.array_equal(mine.mean, theirs.mean) and np.array_equal(mine.cov, theirs.cov)
         assert (mine.threshold, mine.labels) == (theirs.threshold, theirs.labels)
-    plain = {"train_head": None, "judge_head": None, "parent": None}
+    plain = dict.fromkeys((*names, "parent"))
     assert replace(back, **plain) == replace(spec, **plain)  # type: ignore[arg-type]
 
 

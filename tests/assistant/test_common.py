@@ -97,7 +97,7 @@ def test_who_wants_to_begin_with_nothing_does_from_the_next_reply_on(world: Worl
     assert digest(world.heads.head(user.id)) != alone
     world.common.begin(user, False)
     assert not world.common.begins(user) and digest(world.heads.head(user.id)) == alone
-    assert digest(world.heads.split(user.id)[0]) == digest(Heads(world.store, BASE, POPULATION).split(user.id)[0])
+    assert digest(world.heads.split(user.id).train) == digest(Heads(world.store, BASE, POPULATION).split(user.id).train)
     world.common.begin(user, True)
     assert digest(world.heads.head(user.id)) != alone
 

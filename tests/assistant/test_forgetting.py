@@ -241,9 +241,11 @@ def test_an_update_that_is_learning_from_it_begins_anew(service: Service, tmp_pa
     assert waits.state == "queued" and waits.seed == ended.seed
     again = frozen(service, tmp_path / "jobs")
     assert again.labels == MIN_LABELS
-    train, judge = service.learning.split_heads(service.ada.id)
-    assert again.train_head.mean.tobytes() == train.mean.tobytes() != seen.train_head.mean.tobytes()
-    assert again.judge_head.mean.tobytes() == judge.mean.tobytes()
+    now = service.learning.split_heads(service.ada.id)
+    assert again.train_head.mean.tobytes() == now.train.mean.tobytes() != seen.train_head.mean.tobytes()
+    assert again.judge_head.mean.tobytes() == now.judge.mean.tobytes()
+    assert again.full_head.mean.tobytes() == now.full.mean.tobytes() != seen.full_head.mean.tobytes()
+    assert again.foretold == now.foretold != seen.foretold
 
     service.learning.retract(service.ada, given[1])
     assert service.store.versions.live_updates(service.ada.id) == [], "too few are left for one"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from adapters.checks import GateConfig, check_length, check_preference
+from adapters.checks import GateConfig, check_foretold, check_length, check_preference
 from assistant.learning import Ack
 from assistant.probation import Count, Standing, Thumbs, _told
 from assistant.profile import _words
@@ -78,7 +78,9 @@ def test_sentences_of_services_are_told() -> None:
 
 @pytest.mark.usefixtures("chinese")
 def test_checks_of_the_gate_are_told() -> None:
-    for check in (check_length(1.2, GateConfig()), check_preference(0.61, 0.8, 7, GateConfig())):
+    config = GateConfig()
+    foretold = (check_foretold(nats, 30, config) for nats in (0.3, -2.0))
+    for check in (check_length(1.2, config), check_preference(0.93, 0.61, 30, config), *foretold):
         assert told(check.words) != check.words and "  " not in told(check.words)
     assert told(check_length(1.2, GateConfig()).words) == "它的回复长度是基础模型的 1.20 倍；允许范围为 0.25 到 2。"
 
