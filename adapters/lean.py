@@ -23,7 +23,7 @@ from transformers.cache_utils import Cache
 
 from adapters.cache import GrowingLayer
 from adapters.decoding import Part
-from adapters.lean_layers import Linears, LlamaLayer, is_plain_llama, norm, together
+from adapters.lean_layers import Linears, LlamaLayer, attend_fused, is_plain_llama, norm
 
 TOGETHER_KEPT = 2  # sets of people whose matrices stand side by side
 STACKS_KEPT = 16  # adapters whose stacked matrices are kept; 5 MB each on the embedded base
@@ -190,7 +190,7 @@ class _Layer(LlamaLayer):
         assert isinstance(kept, GrowingLayer)
         keys, values = kept.append(both[:, member.rows])
         mine = query[member.rows]
-        if len(mine) <= together():  # a quarter of the time of the products for one row
+        if len(mine) <= attend_fused():  # a quarter of the time of the products for one row
             return F.scaled_dot_product_attention(mine, keys, values, attn_mask=member.bias, scale=1.0)
         return torch.softmax(mine @ keys.transpose(-1, -2) + member.bias, -1) @ values
 

@@ -26,8 +26,15 @@ BF16 = torch.bfloat16.itemsize
 
 @cache
 def together() -> int:
-    """Up to so many rows go through the fused kernels, for 4-bit weights and for attention, where the result of a row
-    is its own: as long as plain products are not faster, which depends on the processor (LOG.md)."""
+    """Up to so many rows go through the fused kernel for 4-bit weights, where the result of a row is its own: as long
+    as plain products are not faster, as AMX's are (LOG.md)."""
+    return (2 if torch.cpu._is_amx_tile_supported() else 4) * FEW
+
+
+@cache
+def attend_fused() -> int:
+    """Up to so many rows of one batch go through the fused kernel for attention: as long as plain products are not
+    faster, as they are for some more where bf16 is slow (LOG.md)."""
     return (4 if faster_in_fp32() else 2) * FEW
 
 

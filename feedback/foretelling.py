@@ -3,7 +3,8 @@
 Where clicks are mostly chance, or their reasons are none that a feature sees, a head fits them all the same and is sure
 of what it found; nothing in it tells. So each fifth of the acts is foretold by a head of the others, and by the shared
 prior, which knows of this person when they give a thumb up and nothing else. A personal head that cannot beat that is
-none (LOG.md). Left out on purpose: replies. How sure a head is of one reply over another is its own to say.
+none (LOG.md). It is asked with half of what it says: wrong clicks make a head too sure that may still be right in which
+of two replies is better. Left out on purpose: replies. How sure a head is of one over another is its own to say.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from feedback.reward_head import Act, Array, Prior, fit, log_likelihood
+from feedback.reward_head import Act, Array, Prior, RewardHead, fit, log_likelihood
 
 FOLDS = 5
 FIXED = 1e-6  # times the prior's widths: weights that no act moves
+SHY = 0.5  # of what a personal head says beyond the prior
 
 
 def foretold(acts: Sequence[Act], prior: Prior, counted: Array | None = None) -> float:
@@ -36,6 +38,13 @@ def foretold(acts: Sequence[Act], prior: Prior, counted: Array | None = None) ->
         known, rest = (np.flatnonzero(part).tolist() for part in (fold != place, fold == place))
         before = [acts[i] for i in known]
         personal, shared = (fit(before, each, counts[known]) for each in (prior, common))
+        shy = _between(shared, personal, SHY)
         for i in rest:
-            gain += counts[i] * (log_likelihood(personal, [acts[i]], prior) - log_likelihood(shared, [acts[i]], prior))
+            gain += counts[i] * (log_likelihood(shy, [acts[i]], prior) - log_likelihood(shared, [acts[i]], prior))
     return float(gain)
+
+
+def _between(one: RewardHead, other: RewardHead, share: float) -> RewardHead:
+    """One head, moved by a share of the way to another."""
+    mean = one.mean + share * (other.mean - one.mean)
+    return replace(one, mean=mean, threshold=one.threshold + share * (other.threshold - one.threshold))
