@@ -162,7 +162,8 @@ def update(config: Config, given: dict[str, Any]) -> int:
         return 0
     if ended.state == "rejected":
         failed = "; ".join(str(check.get("words", check["check"])) for check in ended.gate if not check["passed"])
-        print(f"v{ended.version} did not pass the gate and is never served: {failed}")
+        what = f"v{ended.version} did not pass the gate and is never served" if ended.version else "Nothing was trained"
+        print(f"{what}: {failed}")
         return REJECTED
     raise Conflict(f"The update of {user.name} ended as {ended.state}: {ended.reason}")
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from adapters.base_model import BaseFiles
+from adapters.checks import check_foretold
 from adapters.job import JobSpec, UpdateConfig, pool_ready, write_job, write_pool_job
 from adapters.memory import TOO_LITTLE, says_so
 from adapters.rendering import ChatMessage
@@ -126,7 +127,10 @@ class Trainer:
 
     def _freeze(self, update: Update) -> None:
         """Write down all that the worker will know: labels as they are now, as heads; prompts; the parent version,
-        which is the last that is not on trial; and whether nobody will compare the result with it (a strict gate)."""
+        which is the last that is not on trial; and whether nobody will compare the result with it (a strict gate).
+
+        Labels that do not foretell one another fail at the gate whatever is made of them, so nothing is.
+        """
         user = self._store.people.get(update.user_id)
         with self._learning.alone(user):  # what is taken back from here on finds an update that has begun
             config = UpdateConfig.from_dict(update.config)
@@ -155,8 +159,13 @@ class Trainer:
             )
             job = self._jobs / update.id
             remove(job)  # what a crash left of an earlier attempt to write it
-            if self._store.versions.begin(update.id, parent.number if parent else None, labels, update.config):
+            if not self._store.versions.begin(update.id, parent.number if parent else None, labels, update.config):
+                return
+            told = check_foretold(heads.foretold, spec.labels, config.gate)
+            if told.passed:
                 write_job(job, spec)
+            else:
+                self._store.versions.set_state(update.id, "rejected", gate=[told.as_dict()])
 
     def _watch(self, update: Update, progress: Progress) -> tuple[int, str]:
         """Run the job to its end, or until the server stops or the update is cancelled; its exit code, and what became

@@ -34,7 +34,8 @@ def update(update_id: str, mynah: Served, user: Caller) -> dict[str, Any]:
     """How an update is getting on, or how it ended.
 
     `state` is `queued`, `running`, `paused`, `promoted`, `rejected`, `failed` or `cancelled`; `gate` holds the checks
-    as `{"check", "value", "bound", "passed", "words"}`.
+    as `{"check", "value", "bound", "passed", "words"}`. A rejected update without a `version` was not trained: what the
+    person clicked does not foretell what else they clicked, so nothing could have passed.
     """
     return update_view(mynah.updates.get(user, update_id))
 

@@ -44,6 +44,8 @@ STATES = {
     "cancelled": "Cancelled",
 }
 
+UNTRAINED = "Nothing was trained: no version could have passed this check"
+
 STAGES = {
     "": "Starting",
     "starting": "Starting",

@@ -51,6 +51,17 @@ def user(mynah: Mynah) -> Iterator[User]:
         mynah.store.versions.set_state(update.id, "cancelled")
 
 
+@pytest.fixture
+def torn(mynah: Mynah) -> User:
+    """Somebody whose clicks say one thing and then the opposite."""
+    made = mynah.accounts.add("torn", PASSWORD)
+    for number in range(12):
+        texts = [f"You can count to {number}, and you will like it!", f"The number {number} is a number."]
+        asked = [{"role": "user", "content": f"What is good about the number {number}?"}]
+        mynah.learning.bring(made, [{"messages": asked, "replies": texts, "ranking": [[number % 2], [1 - number % 2]]}])
+    return made
+
+
 def updates_of(mynah: Mynah, config: Config | None = None, numbers: UpdateConfig | None = None) -> Updates:
     """Updates over the shared services, as after a restart."""
     config = config or mynah.config
@@ -69,6 +80,20 @@ def worker_of(job: Path) -> psutil.Process:
 def over(process: psutil.Process) -> bool:
     """Whether a process has ended."""
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_labels_that_do_not_foretell_one_another_train_nothing(mynah: Mynah, torn: User) -> None:
+    numbers = UpdateConfig.from_dict(tiny_numbers({"foretold": 0.0}))
+    begun = datetime.now()
+    ended = updates_of(mynah, numbers=numbers).run_here(torn)
+    assert datetime.now() - begun < timedelta(seconds=10), "no worker was started"
+    assert (ended.state, ended.version, ended.reason) == ("rejected", None, "")
+    (check,) = ended.gate
+    assert check["check"] == "foretold" and not check["passed"] and "12 labels" in check["words"]
+    assert mynah.store.versions.versions(torn.id) == [] and not (mynah.config.jobs / ended.id).exists()
+    assert (
+        mynah.store.acts.labels_after(torn.id, mynah.store.versions.last_label(torn.id, mynah.engine.base_id)) == 0
+    ), "the next one waits for new labels"
 
 
 def test_an_update_becomes_the_version_that_is_served(mynah: Mynah, user: User) -> None:

@@ -128,7 +128,7 @@ def pages() -> set[str]:
 def tables() -> set[str]:
     """Words of tables that pages show: arms, states, reasons, checks, months, and what admins did."""
     arms = chain(*words._ARMS.values(), *words._SOME_VERSION.values())
-    states = chain(words.STATES.values(), words.STAGES.values(), words.STATUSES.values())
+    states = chain([words.UNTRAINED], words.STATES.values(), words.STAGES.values(), words.STATUSES.values())
     checks = (text for call in _calls("adapters/checks.py", {"Check", "_band"}) for text in _texts(call.args[0]))
     said = (*arms, *states, *words.UP_REASONS, *words.DOWN_REASONS, *words.TRY_THESE, *MONTHS, *checks)
     return {*said, *_audited()} - {"{v}"}
