@@ -86,12 +86,12 @@ def check_learned(win_rate: float, labels: int, config: GateConfig, strict: bool
 def check_foretold(nats: float, labels: int, config: GateConfig) -> Check:
     """The labels say something of one another: where they do not, a head that is sure of itself is mistaken."""
     better = (
-        f"Each fifth of your {labels} labels is foretold by the others {nats:.1f} nats better than by what people have "
-        "in common. So there is a taste to learn."
+        f"Your {labels} labels foretell one another: each fifth by the others, they are {nats:.2f} nats likelier than "
+        "by what people have in common."
     )
     worse = (
-        f"Each fifth of your {labels} labels is foretold by the others {abs(nats):.1f} nats worse than by what people "
-        "have in common. So they do not say yet what your taste is; more of them may."
+        f"Your {labels} labels do not say yet what you like: each fifth by the others, they are {abs(nats):.2f} nats "
+        "less likely than by what people have in common. More of them may tell."
     )
     return Check("foretold", nats, config.foretold, nats > config.foretold, better if nats > 0 else worse)
 

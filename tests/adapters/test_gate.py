@@ -108,8 +108,8 @@ def test_other_checks_and_their_words() -> None:
     assert sure.passed and "30 labels" in sure.words and "92% sure" in sure.words and "wins 70%" in sure.words
     assert not check_preference(0.85, 0.7, 30, CONFIG).passed, "a win rate alone does not do"
     telling, silent = check_foretold(3.21, 30, CONFIG), check_foretold(-0.4, 30, CONFIG)
-    assert telling.passed and "30 labels" in telling.words and "3.2 nats better" in telling.words
-    assert not silent.passed and "0.4 nats worse" in silent.words and not check_foretold(0.0, 3, CONFIG).passed
+    assert telling.passed and "30 labels" in telling.words and "3.21 nats likelier" in telling.words
+    assert not silent.passed and "0.40 nats less likely" in silent.words and not check_foretold(0.0, 3, CONFIG).passed
     assert check_learned(0.6, 24, CONFIG).passed and not check_learned(0.52, 24, CONFIG).passed
     learned, preferred = check_learned(0.58, 24, CONFIG, True), check_preference(0.93, 0.6, 30, CONFIG, True)
     for check, plain in ((learned, 0.55), (preferred, 0.9)):
