@@ -22,8 +22,8 @@ class GateConfig:
     """What is measured, and the bounds.
 
     learned: least win rate against the base by the head that was learned from; foretold: nats that the labels must
-    foretell one another by; preferred: how sure the head of all labels must be that the person prefers the candidate,
-    and draws: of its posterior, to say so. kl_at_30: nats a token allowed after 30
+    foretell one another by; sure: how sure the head of all labels must be that the person prefers the candidate, and
+    draws: of its posterior, to say so. kl_at_30: nats a token allowed after 30
     labels; the budget grows with the root of their number, up to kl_most. shortest, longest: mean number of words,
     times the base's. bad_endings, off_subject, coined: what their shares may exceed the base's by. least_variety,
     most_variety: distinct word pairs, times the base's. alpha: level of the one-sided tests.
@@ -32,7 +32,7 @@ class GateConfig:
     measured: GateSetConfig = field(default_factory=GateSetConfig)
     learned: float = 0.55
     foretold: float = 0.0
-    preferred: float = 0.9
+    sure: float = 0.9
     draws: int = 400
     kl_at_30: float = 0.10
     kl_most: float = 0.20
@@ -85,23 +85,25 @@ def check_learned(win_rate: float, labels: int, config: GateConfig, strict: bool
 
 def check_foretold(nats: float, labels: int, config: GateConfig) -> Check:
     """The labels say something of one another: where they do not, a head that is sure of itself is mistaken."""
-    better = (
-        f"Your {labels} labels foretell one another: each fifth by the others, they are {nats:.2f} nats likelier than "
-        "by what people have in common."
+    passed = nats > config.foretold
+    words = (
+        f"Your {labels} labels foretell one another: each fifth by the others, they are likelier than by what people "
+        f"have in common ({nats:+.2f} nats)."
     )
-    worse = (
-        f"Your {labels} labels do not say yet what you like: each fifth by the others, they are {abs(nats):.2f} nats "
-        "less likely than by what people have in common. More of them may tell."
-    )
-    return Check("foretold", nats, config.foretold, nats > config.foretold, better if nats > 0 else worse)
+    if not passed:
+        words = (
+            f"Your {labels} labels do not say yet what you like: each fifth by the others, they are no likelier than "
+            f"by what people have in common ({nats:+.2f} nats). More of them may tell."
+        )
+    return Check("foretold", nats, config.foretold, passed, words)
 
 
 def check_preference(certainty: float, win_rate: float, labels: int, config: GateConfig, strict: bool = False) -> Check:
     """The head of all labels is sure that the person prefers the candidate to the base, on other prompts too."""
-    bound = config.preferred + STRICTER * strict
+    bound = config.sure + STRICTER * strict
     words = (
         f"By all of your {labels} labels it wins {win_rate:.0%} of comparisons with the base model, and it is "
-        f"{certainty:.0%} sure that you would prefer it on other prompts too; {bound:.0%} are asked for."
+        f"{math.floor(100 * certainty)}% sure that you would prefer it on other prompts too; {bound:.0%} are asked for."
     )
     return Check("preference", certainty, bound, certainty >= bound, _stricter(words, strict))
 

@@ -12,7 +12,7 @@ significantly worse than the base's (one-sided, 95%). Every check is kept with i
 those that passed too.
 
 A version that passes is on trial before its person (assistant/probation.py). Somebody who does not want to be asked for
-comparisons is a slow judge, so for them the gate is strict: both win rates must be STRICTER higher (checks.py).
+comparisons is a slow judge, so for them the gate is strict: win rate and certainty must be STRICTER higher (checks.py).
 
 Left out on purpose: promotion itself, which is a row in the store.
 """

@@ -170,6 +170,15 @@ def read_job(folder: Path) -> JobSpec | PoolJob:
         raise CorruptFile(f"The job in {folder.name} cannot be read ({error}); start a new update.") from error
 
 
+def can_be_read(folder: Path) -> bool:
+    """Whether a whole job lies there that is one of this release."""
+    try:
+        read_job(folder)
+    except (CorruptFile, InvalidInput):
+        return False
+    return True
+
+
 def settle(folder: Path) -> None:
     """Make a job that was frozen on another machine one of this machine; nothing to do for any other.
 

@@ -3,7 +3,7 @@
     pool         base replies to shipped prompts (made once a base) and to the person's own
     warm_start   the adapter is fitted to them: a few long steps, as far as the KL budget goes
     ppo          fresh replies; the result is kept if it wins more often than what it started from
-    gate         the judge's verdict, and the candidate as a version folder
+    gate         its verdict, and the candidate as a version folder
 
 Each stage leaves a mark in the job's checkpoint folder and is skipped when its mark is there; within PPO every batch is
 kept. After each training stage the win rate on the gate's prompts is measured, by the head that was learned from and by

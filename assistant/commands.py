@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from adapters.base_model import Quantize
 
 WATCH_SECONDS = 0.5
-REJECTED = 1  # exit code of an update whose version did not pass the gate
+REJECTED = 1  # exit code of an update without a version that passed the gate
 UNSOUND = 1  # exit code of a doctor who found something
 
 
@@ -144,7 +144,7 @@ def import_feedback(config: Config, given: dict[str, Any]) -> int:
 
 
 def update(config: Config, given: dict[str, Any]) -> int:
-    """One update in the foreground: exit code 0 when the new version is served, 1 when it did not pass the gate."""
+    """One update in the foreground: exit code 0 when the new version is served, 1 when none passed the gate."""
     with _accounts(config) as (accounts, store):
         user = accounts.find(given["name"])
         server = holder(config.data_dir)

@@ -4,7 +4,7 @@
 
 It is an immutable version like those that training makes, but it never takes a place by itself: what passes the gate's
 checks of form, knowledge and harm waits until its owner activates it, what fails one is rejected and never served. The
-checks left out are the win rates and the distance from the base, whose bounds come from a person's clicks. It has no
+checks left out are those of taste and the distance from the base, which ask what a person clicked. It has no
 trial either; the next version that is trained is tried against it, if it is in use then.
 """
 

@@ -16,8 +16,9 @@ By Ville's inequality a version that is as good as the one before is taken back 
 one that is as bad stays early with 1/10 at most, whenever one looks; with 30 comparisons it is 6%. The last line is
 for the versions that are a little worse. There, asking for significance would keep two of three versions that win only
 35%; what decides between equals costs nothing, so the line is drawn where the expected loss in wins is smallest for
-versions of which the gate let about one in five pass wrongly (LOG.md). Altogether a version just as good is taken back
-in 20% of trials, one that wins 60% in 3%, one that wins 35% in 78% (benchmarks/probation.py).
+versions of which one in five passed wrongly, as many as an earlier gate let through (LOG.md). Altogether a version
+just as good is taken back in 20% of trials, one that wins 60% in 3%, one that wins 35% in 78%
+(benchmarks/probation.py).
 
 Somebody who is not asked to compare is judged by thumbs: each on a reply of the version, in the order given, is set
 against one on a reply by the one before, given before the first of those, the newest first. Liked against disliked is a

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from adapters.base_model import BaseFiles
 from adapters.checks import check_foretold
-from adapters.job import JobSpec, UpdateConfig, pool_ready, write_job, write_pool_job
+from adapters.job import JobSpec, UpdateConfig, can_be_read, pool_ready, write_job, write_pool_job
 from adapters.memory import TOO_LITTLE, says_so
 from adapters.rendering import ChatMessage
 from adapters.versions import VersionFiles
@@ -70,7 +70,7 @@ class Trainer:
         """Take an update as far as it goes now. Raises NotSaved when the disk refused; then it can be tried again."""
         job = self._jobs / update.id
         try:
-            if (job / "job.json").is_file():
+            if has_result(job) or can_be_read(job):  # else it is another release's, or none: it is frozen anew
                 self._store.versions.set_state(update.id, "running")
             else:
                 self._freeze(update)

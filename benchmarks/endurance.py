@@ -66,7 +66,7 @@ UPDATE = {
             "prompts": 2, "replies": 2, "provoking": 2, "provoking_replies": 1, "limits": 2, "limits_replies": 1,
             "questions": 4, "max_tokens": 8,
         },
-        "learned": 0.0, "foretold": -1e9, "preferred": 0.0,
+        "learned": 0.0, "foretold": -1e9, "sure": 0.0,
         "kl_most": 100.0, "kl_at_30": 100.0, "shortest": 0.0, "longest": 100.0,
         "bad_endings": 1.0, "off_subject": 1.0, "coined": 1.0, "least_variety": 0.0, "most_variety": 100.0,
         "alpha": 1e-12,

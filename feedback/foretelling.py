@@ -9,6 +9,7 @@ of two replies is better. Left out on purpose: replies. How sure a head is of on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ import numpy as np
 from feedback.reward_head import Act, Array, Prior, RewardHead, fit, log_likelihood
 
 FOLDS = 5
+RUN = 5  # acts in a row, at most, that are foretold together
 FIXED = 1e-6  # times the prior's widths: weights that no act moves
 SHY = 0.5  # of what a personal head says beyond the prior
 
@@ -31,17 +33,19 @@ def foretold(acts: Sequence[Act], prior: Prior, counted: Array | None = None) ->
     clicks = np.array([act.kind != "correction" for act in acts], dtype=bool)
     if clicks.sum() < FOLDS:
         return 0.0
-    # Neighbours, which may be about the same replies, are left out together.
-    fold = np.where(clicks, (np.cumsum(clicks) - 1) * FOLDS // clicks.sum(), FOLDS)
+    # Neighbours, which may be about the same replies, are left out together, but not so many that nothing is left of
+    # what a person likes by now, where old acts fade.
+    run = min(math.ceil(clicks.sum() / FOLDS), RUN)
+    fold = np.where(clicks, (np.cumsum(clicks) - 1) // run % FOLDS, FOLDS)
     common, gain = replace(prior, sd=FIXED * prior.sd, width_steps=0), 0.0
     for place in range(FOLDS):
         known, rest = (np.flatnonzero(part).tolist() for part in (fold != place, fold == place))
-        before = [acts[i] for i in known]
+        before, left_out = ([acts[i] for i in part] for part in (known, rest))
         personal, shared = (fit(before, each, counts[known]) for each in (prior, common))
         shy = _between(shared, personal, SHY)
-        for i in rest:
-            gain += counts[i] * (log_likelihood(shy, [acts[i]], prior) - log_likelihood(shared, [acts[i]], prior))
-    return float(gain)
+        by_others, by_prior = (log_likelihood(head, left_out, prior, counts[rest]) for head in (shy, shared))
+        gain += by_others - by_prior
+    return gain
 
 
 def _between(one: RewardHead, other: RewardHead, share: float) -> RewardHead:

@@ -69,9 +69,9 @@ def fit(acts: Sequence[Act], prior: Prior, weights: Array | None = None) -> Rewa
     return mode.head(prior, labels=sum(act.kind != "correction" for act in acts))
 
 
-def log_likelihood(head: RewardHead, acts: Sequence[Act], prior: Prior) -> float:
-    """Log-likelihood of acts at the head's mean, in nats."""
-    return Evidence(acts, prior, len(prior.mean)).at(np.append(head.mean, head.threshold)).value
+def log_likelihood(head: RewardHead, acts: Sequence[Act], prior: Prior, weights: Array | None = None) -> float:
+    """Log-likelihood of acts at the head's mean, in nats. weights: as in `fit`."""
+    return Evidence(acts, prior, len(prior.mean), weights).at(np.append(head.mean, head.threshold)).value
 
 
 def pulls(head: RewardHead, acts: Sequence[Act], prior: Prior, weights: Array | None = None) -> Array:

@@ -13,6 +13,7 @@ from feedback.migrations.m006_common import common
 from feedback.migrations.m007_no_heads import no_heads
 from feedback.migrations.m008_untaught import untaught
 from feedback.migrations.m009_width import width
+from feedback.migrations.m010_sure import sure
 
 MIGRATIONS = Migrations("mynah")
 MIGRATIONS(name="m001_start")(start)
@@ -24,3 +25,4 @@ MIGRATIONS(name="m006_common")(common)
 MIGRATIONS(name="m007_no_heads")(no_heads)
 MIGRATIONS(name="m008_untaught")(untaught)
 MIGRATIONS(name="m009_width")(width)
+MIGRATIONS(name="m010_sure")(sure)

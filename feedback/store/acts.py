@@ -15,7 +15,7 @@ from feedback.store.chats import TAUGHT
 from feedback.store.database import Database, Row
 from feedback.types import Feedback, FeedbackKind, Preference, new_id, now
 
-HELD_OUT_EVERY = 5  # every fifth act is kept for the gate's judge
+HELD_OUT_EVERY = 5  # every fifth act is kept for the judge of what PPO adds
 _DELETE_ALONE = f"""
 delete from replies where id = ? and source != 'chat'
 and id not in ({TAUGHT})

@@ -24,11 +24,11 @@ from tests.adapters.jobs import TINY
 PASSWORD = "a long enough password"
 # A gate that lets everything through: these tests are about what happens to a version, not about what is in it.
 OPEN_GATE: dict[str, Any] = {
-    "learned": 0.0, "foretold": -1e9, "preferred": 0.0,
+    "learned": 0.0, "foretold": -1e9, "sure": 0.0,
     "kl_most": 100.0, "kl_at_30": 100.0, "shortest": 0.0, "longest": 100.0,
     "bad_endings": 1.0, "off_subject": 1.0, "coined": 1.0, "least_variety": 0.0, "most_variety": 100.0, "alpha": 1e-12,
 }  # fmt: skip
-SHUT_GATE: dict[str, Any] = {"preferred": 1.1}
+SHUT_GATE: dict[str, Any] = {"sure": 1.1}
 
 
 def tiny_numbers(gate: dict[str, Any]) -> dict[str, Any]:

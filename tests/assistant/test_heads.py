@@ -53,5 +53,7 @@ def test_a_person_who_turns_is_followed_and_every_way_to_the_head_gives_the_same
     names, moved = heads.pulls(user.id)
     length = np.abs(moved[:, POPULATION.names.index("length")])
     assert len(names) == 57 and length[-10:].mean() > 2 * length[:10].mean(), "older clicks pull less"
-    train, judge = heads.split(user.id)
-    assert train.labels + judge.labels == 57 and digest(train) == digest(new().split(user.id)[0])
+    split, again = heads.split(user.id), new().split(user.id)
+    assert (split.full.labels, split.train.labels + split.judge.labels) == (57, 57)
+    assert digest(split.full) == digest(heads.head(user.id)) and digest(split.train) == digest(again.train)
+    assert split.foretold == again.foretold

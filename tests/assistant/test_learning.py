@@ -239,8 +239,8 @@ def test_the_split_keeps_every_fifth_act_for_the_judge(service: Service) -> None
     for number in range(10):
         short, long = pair(service, ada, number)
         learning.rank(ada, [[short], [long]])
-    train, judge = learning.split_heads(ada.id)
-    assert (train.labels, judge.labels, learning.head(ada.id).labels) == (8, 2, 10)
+    split = learning.split_heads(ada.id)
+    assert (split.train.labels, split.judge.labels, split.full.labels) == (8, 2, 10)
 
 
 # ---- what is refused ----------------------------------------------------------------------------------------------

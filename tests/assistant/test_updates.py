@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from adapters.base_model import BaseFiles
-from adapters.job import UpdateConfig
+from adapters.files import read_json, write_json
+from adapters.job import UpdateConfig, can_be_read
 from assistant import trainer
 from assistant.chat import ChatRequest
 from assistant.config import Config
@@ -130,6 +131,21 @@ def test_an_update_becomes_the_version_that_is_served(mynah: Mynah, user: User) 
     with pytest.raises(CorruptFile):
         mynah.updates.activate(user, "v1")
     weights.write_bytes(sound)
+
+
+def test_a_job_that_another_release_froze_is_frozen_anew(mynah: Mynah, user: User) -> None:
+    updates = updates_of(mynah)
+    update = updates.request(user)
+    job = mynah.config.jobs / update.id
+    updates._trainer._freeze(update)
+    old = read_json(job / "job.json")
+    del old["foretold"]
+    write_json(job / "job.json", old)
+    (job / "checkpoint").mkdir()
+    mynah.store.versions.set_state(update.id, "paused")
+    assert not can_be_read(job)
+    ended = updates.run_here(user)
+    assert (ended.id, ended.state, ended.version) == (update.id, "promoted", 1)
 
 
 def test_a_restart_pauses_and_goes_on(mynah: Mynah, user: User) -> None:

@@ -103,6 +103,25 @@ insert into api_keys values ('k_1', 'u_1', 'key', 'my…', '2026', null);
 STEPS = [migration.name for migration in MIGRATIONS.pending(Database(memory=True))]
 
 
+def test_updates_in_line_forget_a_number_that_nobody_asks_for(tmp_path: Path) -> None:
+    path = tmp_path / "mynah.db"
+    old_database(path, STEPS.index("m010_sure"))
+    raw = sqlite3.connect(path)
+    config = '{"pool": {}, "gate": {"preferred": 0.5, "kl_most": 0.3}}'
+    for number, state in enumerate(("queued", "rejected")):
+        raw.execute(
+            "insert into updates (id, user_id, base_id, state, trigger, seed, first_label, last_label, config, "
+            f"created_at) values ('in_{number}', 'u_1', 'b', '{state}', 'asked', 1, 1, 1, ?, '2026')",
+            [config],
+        )
+    raw.commit()
+    raw.close()
+    store = Store(path)
+    waits, was = (store.versions.update("u_1", f"in_{number}").config for number in range(2))
+    assert waits == {"pool": {}, "gate": {"kl_most": 0.3}}
+    assert was["gate"]["preferred"] == 0.5, "what was, stays"
+
+
 @pytest.mark.parametrize("steps", range(1, len(STEPS)), ids=STEPS[:-1])
 def test_a_database_of_every_earlier_mynah_is_brought_up_and_a_copy_is_kept(tmp_path: Path, steps: int) -> None:
     path = tmp_path / "mynah.db"

@@ -60,3 +60,10 @@ def test_old_acts_count_as_little_as_they_do_in_the_head() -> None:
     taste = np.array([2.0, -1.0, 0, 0, 0, 0])
     acts = pairs(20, -taste, 1) + pairs(20, taste, 2)
     assert foretold(acts, PRIOR, weights(40, 5.0)) > foretold(acts, PRIOR) + 1.0
+
+
+def test_what_is_liked_by_now_is_foretold_among_many_old_acts() -> None:
+    """Were the newest fifth left out at once, nothing that counts would be left to foretell it from."""
+    taste = np.array([2.0, -1.0, 0, 0, 0, 0])
+    acts = pairs(320, -taste, 1) + pairs(80, taste, 2)
+    assert foretold(acts, PRIOR, weights(400, 20.0)) > 2.0
