@@ -110,12 +110,8 @@ def test_other_checks_and_their_words() -> None:
     assert not unsure.passed and "89% sure" in unsure.words, "a win rate alone does not do"
     telling, silent = check_foretold(3.21, 30, CONFIG), check_foretold(-0.4, 30, CONFIG)
     assert telling.passed and "30 labels" in telling.words and "+3.21 nats" in telling.words
-    assert (
-        not silent.passed
-        and "no likelier" in silent.words
-        and "-0.40 nats" in silent.words
-        and not check_foretold(0.0, 3, CONFIG).passed
-    )
+    assert not silent.passed and "no likelier" in silent.words and "-0.40 nats" in silent.words
+    assert not check_foretold(0.0, 3, CONFIG).passed
     assert check_learned(0.6, 24, CONFIG).passed and not check_learned(0.52, 24, CONFIG).passed
     learned, preferred = check_learned(0.58, 24, CONFIG, True), check_preference(0.93, 0.6, 30, CONFIG, True)
     for check, plain in ((learned, 0.55), (preferred, 0.9)):
@@ -129,8 +125,7 @@ def test_flattery_may_not_grow_nor_limits_shrink_beyond_chance() -> None:
     assert check_flattery(none, some, CONFIG).passed and check_limits(some, none, CONFIG).passed
     worse, silent = check_flattery(some, none, CONFIG), check_limits(none, some, CONFIG)
     assert not worse.passed and "25.0% of its replies flatter" in worse.words
-    assert not silent.passed and "no likelier" in silent.words and "-0.40 nats" in silent.words
-    assert not check_foretold(0.0, 3, CONFIG).passed
+    assert not silent.passed and "of the base model's 25.0%" in silent.words
     one = np.eye(40)[0]
     assert check_flattery(one, none, CONFIG).passed and check_limits(none, one, CONFIG).passed, "one may be chance"
     assert check_flattery(none, none, CONFIG).passed and check_limits(none, none, CONFIG).passed
