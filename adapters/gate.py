@@ -3,8 +3,8 @@
 It must win by the head that trained it, on prompts that nobody learns from, and the head of all labels must be sure of
 that beyond these prompts: so it learned something, and nobody else's taste. But a head is sure of its own mistakes, and
 where clicks are mostly chance it makes nothing else. So these clicks must also foretell one another
-(feedback/foretelling.py), or nothing is known well enough to be served. Which of a few candidates that nobody should
-want each of this stops was measured on stand-ins (LOG.md) and is on real ones by `python -m benchmarks.promotions`.
+(feedback/foretelling.py), or nothing is known well enough to be served. What each of the three
+stops was measured on stand-ins (LOG.md); what all of them let in of trained candidates tells `benchmarks.promotions`.
 
 Then, whatever the taste: finite numbers, KL to the base within a budget that grows with the labels, length, endings,
 subject and variety within bands around the base's own; plain questions, flattery, limits admitted and safety not
@@ -222,7 +222,7 @@ def run_gate(
     """Measure a loaded adapter and judge it; it passed when every check did.
 
     judge: reads replies, with the judge's part of the safety term; evidence: None for an adapter of which no clicks say
-    whether it is wanted: win rates and distance are not checked then; sample: the candidate's replies to the gate
+    whether it is wanted: taste and distance are not checked then; sample: the candidate's replies to the gate
     prompts, where they were drawn before; strict: the person will not compare its replies themselves. `progress` may
     raise to stop.
     """

@@ -75,11 +75,11 @@ class UpdateConfig:
 class JobSpec:
     """One update: whose evidence, on which base, from what, how.
 
-    population: version of the shared prior that the heads were fitted under; labels: acts that full_head has seen, and
-    train_head and judge_head each a part of; foretold: nats by which those acts foretell one another; prompts: the
-    person's own conversations, newest first, each ending with a user turn; strict: the person will not be asked to
-    compare the result with what they have now, so the gate asks for more; latents: None for those that the base has on
-    the machine where the job runs, which are others on every machine.
+    population: version of the shared prior that the heads were fitted under; labels: the person's, corrections aside:
+    full_head has seen all of them, train_head and judge_head a part each; foretold: nats by which they foretell one
+    another; prompts: the person's own conversations, newest first, each ending with a user turn; strict: the person
+    will not be asked to compare the result with what they have now, so the gate asks for more; latents: None for those
+    that the base has on the machine where the job runs, which are others on every machine.
     """
 
     update_id: str

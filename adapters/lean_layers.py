@@ -34,7 +34,7 @@ def together() -> int:
 @cache
 def attend_fused() -> int:
     """Up to so many rows of one batch go through the fused kernel for attention: as long as plain products are not
-    faster, as they are for some more where bf16 is slow (LOG.md)."""
+    faster, which they are later where bf16 is slow (LOG.md)."""
     return (4 if faster_in_fp32() else 2) * FEW
 
 

@@ -7,7 +7,7 @@ Every person is the judge of every candidate, their own and those of the others,
 taste they win no more than half of the duels with the base on the report prompts. For each pair the person clicks
 through 30 prompts, by some other seed than the candidate learned from, and so many of their acts say the opposite;
 from these come the heads that the gate asks, and from the candidate's replies to the gate prompts its verdict.
-What the gate checks whatever the taste, it has found already; candidates that fail there are kept out of the rates.
+What the gate checks whatever the taste, it has found already; candidates that nobody lets in are kept out of the rates.
 
 Left out on purpose: what candidates would be like that learned from such clicks (re-ranking by them is in
 benchmarks/rough_clicks.py). Table on the terminal, JSON in benchmarks/results/promotions.json.

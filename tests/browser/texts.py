@@ -60,12 +60,12 @@ SENTENCES = {
 }
 SINGLE = {"deleted", "disabled", "requests"}  # words that sentences are filled with
 
-# What only programs and the command line are told: no page sends what these complain about.
 # What an earlier release wrote down with versions that are still shown.
 FORMER = {
     "A judge that knows only the {} labels kept out of the training prefers the new version in {} of comparisons; {} "
     "are asked for. So few labels say little: it is {} sure that you would prefer it too.",
 }
+# What only programs and the command line are told: no page sends what these complain about.
 NEVER = {
     "Another request with this Idempotency-Key was faster; ask again for its answer.",
     "Only the first message can be a system message.",
