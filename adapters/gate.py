@@ -3,8 +3,8 @@
 It must win by the head that trained it, on prompts that nobody learns from, and the head of all labels must be sure of
 that beyond these prompts: so it learned something, and nobody else's taste. But a head is sure of its own mistakes, and
 where clicks are mostly chance it makes nothing else. So these clicks must also foretell one another
-(feedback/foretelling.py), or nothing is known well enough to be served. What each of the three
-stops was measured on stand-ins (LOG.md); what all of them let in of trained candidates tells `benchmarks.promotions`.
+(feedback/foretelling.py), or nothing is known well enough to be served. What each of the three stops was measured on
+stand-ins (LOG.md); what all of them let in of trained candidates tells `benchmarks.promotions`.
 
 Then, whatever the taste: finite numbers, KL to the base within a budget that grows with the labels, length, endings,
 subject and variety within bands around the base's own; plain questions, flattery, limits admitted and safety not
@@ -56,23 +56,14 @@ from adapters.pool import PoolEntry, reply_logprobs
 from adapters.reward import Read, RewardModel
 from adapters.rollout import roll_out
 from adapters.wellformed import ends_broken, find_flaws
+from feedback.foretelling import Split
 from feedback.reward_head import RewardHead
 from feedback.traits import Reading
 
-__all__ = ["Check", "Comparison", "Evidence", "GateConfig", "Sample", "draw_sample", "run_gate", "taste_checks"]
+__all__ = ["Check", "Comparison", "GateConfig", "Sample", "draw_sample", "run_gate", "taste_checks"]
 
 Flags = NDArray[np.bool_]
 STRONGEST, GENTLEST = 0.5, 0.95  # factors of B when its form asks for less of it
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What is known of the person. learner: the head that trained the candidate; full: that of all labels; foretold:
-    nats by which these foretell one another."""
-
-    learner: RewardHead
-    full: RewardHead
-    foretold: float
 
 
 @dataclass(frozen=True)
@@ -211,7 +202,7 @@ def run_gate(
     adapter: str,
     base: GateSet,
     judge: RewardModel,
-    evidence: Evidence | None,
+    heads: Split | None,
     config: GateConfig,
     *,
     seed: int,
@@ -221,10 +212,10 @@ def run_gate(
 ) -> list[Check]:
     """Measure a loaded adapter and judge it; it passed when every check did.
 
-    judge: reads replies, with the judge's part of the safety term; evidence: None for an adapter of which no clicks say
-    whether it is wanted: taste and distance are not checked then; sample: the candidate's replies to the gate
-    prompts, where they were drawn before; strict: the person will not compare its replies themselves. `progress` may
-    raise to stop.
+    judge: reads replies, with the judge's part of the safety term; heads: of the person's clicks, None for an adapter
+    of which no clicks say whether it is wanted: taste and distance are not checked then; sample: the candidate's
+    replies to the gate prompts, where they were drawn before; strict: the person will not compare its replies
+    themselves. `progress` may raise to stop.
     """
     measured = config.measured
     asked = [group for group, _ in base.questions]
@@ -242,10 +233,12 @@ def run_gate(
     entries = [*base.prompts, *base.provoking, *base.limits]
     texts = texts_of(judge, [*sample.groups, *provoked, *limited])
     base_texts = texts_of(judge, [entry.group for entry in entries])
+    personal: list[Check] = []
+    if heads is not None:
+        personal = [*taste_checks(pair, heads, config, seed, strict), check_kl(sample.kl, heads.full.labels, config)]
     return [
         check_finite(sample.finite),
-        *([] if evidence is None else taste_checks(pair, evidence, config, seed, strict)),
-        *([] if evidence is None else [check_kl(sample.kl, evidence.full.labels, config)]),
+        *personal,
         check_length(mean_words(pair.mine) / max(mean_words(pair.base), 1e-9), config),
         *pair.form(config),
         check_variety(distinct_pairs(pair.mine, pair.base) / max(distinct_pairs(pair.base, pair.mine), 1e-9), config),
@@ -256,14 +249,12 @@ def run_gate(
     ]
 
 
-def taste_checks(
-    pair: Comparison, evidence: Evidence, config: GateConfig, seed: int, strict: bool = False
-) -> list[Check]:
+def taste_checks(pair: Comparison, heads: Split, config: GateConfig, seed: int, strict: bool = False) -> list[Check]:
     """The checks that depend on whose candidate it is."""
-    full, learner = evidence.full, evidence.learner
+    full, train = heads.full, heads.train
     return [
-        check_learned(pair.win_rate(learner), learner.labels, config, strict),
-        check_foretold(evidence.foretold, full.labels, config),
+        check_learned(pair.win_rate(train), train.labels, config, strict),
+        check_foretold(heads.foretold, full.labels, config),
         check_preference(pair.certainty(full, config.draws, seed), pair.win_rate(full), full.labels, config, strict),
     ]
 

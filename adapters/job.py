@@ -2,7 +2,7 @@
 
     JOB_DIR/
         job.json            JobSpec (or PoolJob) without its tensors
-        heads.safetensors   the head that PPO learns from, the judge's, and that of all labels
+        heads.safetensors   the heads that are learned from and judged by (feedback/foretelling.py)
         latents/            the directions that the heads' latent features are along (adapters/latents.py)
         parent/vN/          the version folder to start from, if any
         elsewhere.json      only where another machine has frozen it: see `settle`
@@ -36,7 +36,10 @@ from adapters.rendering import ChatMessage
 from adapters.reward import RewardConfig
 from adapters.warm_start import WarmStartConfig
 from feedback.errors import CorruptFile, InvalidInput, NotSupported
+from feedback.foretelling import Split
 from feedback.reward_head import RewardHead
+
+HEADS = ("full", "train", "judge")  # of a `Split`, in its order
 
 
 @dataclass(frozen=True)
@@ -75,27 +78,27 @@ class UpdateConfig:
 class JobSpec:
     """One update: whose evidence, on which base, from what, how.
 
-    population: version of the shared prior that the heads were fitted under; labels: the person's, corrections aside:
-    full_head has seen all of them, train_head and judge_head a part each; foretold: nats by which they foretell one
-    another; prompts: the person's own conversations, newest first, each ending with a user turn; strict: the person
-    will not be asked to compare the result with what they have now, so the gate asks for more; latents: None for those
-    that the base has on the machine where the job runs, which are others on every machine.
+    population: version of the shared prior that the heads were fitted under; prompts: the person's own conversations,
+    newest first, each ending with a user turn; heads: what is learned from and judged by; strict: the person will not
+    be asked to compare the result with what they have now, so the gate asks for more; latents: None for those that the
+    base has on the machine where the job runs, which are others on every machine.
     """
 
     update_id: str
     base: BaseFiles
     population: str
-    labels: int
     seed: int
     prompts: list[list[ChatMessage]]
-    train_head: RewardHead
-    judge_head: RewardHead
-    full_head: RewardHead
-    foretold: float
+    heads: Split
     parent: Path | None = None
     config: UpdateConfig = field(default_factory=UpdateConfig)
     strict: bool = False
     latents: Latents | None = None
+
+    @property
+    def labels(self) -> int:
+        """How many the person gave; corrections do not count."""
+        return self.heads.full.labels
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,8 @@ def write_job(folder: Path, spec: JobSpec) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     heads = {  # as contiguous copies: safetensors writes a view of a larger array with the wrong values
         f"{name}.{part}": np.array(getattr(head, part), dtype=np.float64, order="C")
-        for name, head in (("train", spec.train_head), ("judge", spec.judge_head), ("full", spec.full_head))
+        for name in HEADS
+        for head in [getattr(spec.heads, name)]
         for part in ("mean", "cov", "threshold", "labels")
     }
     write_whole(folder / "heads.safetensors", save(heads))
@@ -124,8 +128,7 @@ def write_job(folder: Path, spec: JobSpec) -> None:
         "update_id": spec.update_id,
         "base": _base_as_dict(spec.base),
         "population": spec.population,
-        "labels": spec.labels,
-        "foretold": spec.foretold,
+        "foretold": spec.heads.foretold,
         "seed": spec.seed,
         "prompts": spec.prompts,
         "parent": spec.parent.name if spec.parent else None,
@@ -149,18 +152,15 @@ def read_job(folder: Path) -> JobSpec | PoolJob:
         config = UpdateConfig.from_dict(raw["config"])
         if raw["kind"] == "pool":
             return PoolJob(base, config)
-        heads = load_file(folder / "heads.safetensors")
+        arrays = load_file(folder / "heads.safetensors")
+        full, train, judge = (_head(arrays, name) for name in HEADS)
         return JobSpec(
             raw["update_id"],
             base,
             raw["population"],
-            raw["labels"],
             raw["seed"],
             raw["prompts"],
-            _head(heads, "train"),
-            _head(heads, "judge"),
-            _head(heads, "full"),
-            float(raw["foretold"]),
+            Split(full, train, judge, float(raw["foretold"])),
             folder / "parent" / raw["parent"] if raw["parent"] else None,
             config,
             bool(raw.get("strict", False)),

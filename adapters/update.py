@@ -26,7 +26,7 @@ import torch
 
 from adapters.decoding import Sampling
 from adapters.files import alone, sweep, whole_folder, write_json
-from adapters.gate import Comparison, Evidence, Sample, draw_sample, has_finite_weights, run_gate
+from adapters.gate import Comparison, Sample, draw_sample, has_finite_weights, run_gate
 from adapters.gate_set import GateFiles
 from adapters.job import JobSpec, PoolJob
 from adapters.latents import latents_for
@@ -75,7 +75,7 @@ class Update:
                 head, population, self.latents, policy.renderer, SafetyTerm.load(safety), job.config.reward
             )
 
-        self.reward, self.judge = model(job.train_head, "term"), model(job.judge_head, "judge")
+        self.reward, self.judge = model(job.heads.train, "term"), model(job.heads.judge, "judge")
         self.budget = KL_SHARE * self.config.gate.kl_budget(job.labels)
 
     def complete(self) -> None:
@@ -164,7 +164,7 @@ class Update:
             ADAPTER,
             self.base,
             self.judge,
-            Evidence(self.job.train_head, self.job.full_head, self.job.foretold),
+            self.job.heads,
             self.config.gate,
             seed=self.job.seed,
             sample=self.sample,
@@ -235,8 +235,8 @@ class Update:
         """How often the candidate wins against the base, by both heads, and how far from it it is."""
         pair = self._comparison(sample)
         return {
-            "win_rate/judge": pair.win_rate(self.job.judge_head),
-            "win_rate/head": pair.win_rate(self.job.train_head),
+            "win_rate/judge": pair.win_rate(self.job.heads.judge),
+            "win_rate/head": pair.win_rate(self.job.heads.train),
             "win_rate/kl": sample.kl,
         }
 
@@ -329,7 +329,7 @@ class Update:
             "base_name": job.base.name,
             "parent": job.parent.name if job.parent else None,
             "labels": job.labels,
-            "held_out": job.judge_head.labels,
+            "held_out": job.heads.judge.labels,
             "strict": job.strict,
             "population": job.population,
             "seed": job.seed,

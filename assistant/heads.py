@@ -10,42 +10,19 @@ Left out on purpose: deciding what counts as an act (learning.py).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-import numpy as np
-
 from feedback.fading import BLOCK, NEVER, Foretold, half_life, weights
-from feedback.foretelling import foretold
+from feedback.foretelling import Split, split
 from feedback.labels import act_of
 from feedback.population import Population
 from feedback.reward_head import Act, Array, Prior, RewardHead, fit, pulls
 from feedback.store import Store
 
 MANY = 100  # new acts from which on reading all of a person's is simpler than asking for each
-
-
-@dataclass(frozen=True)
-class Split:
-    """What an update learns from and is judged by. full: the head of all acts; train: without the held-out ones; judge:
-    of nothing but the prior and those; foretold: nats by which acts foretell one another (feedback/foretelling.py)."""
-
-    full: RewardHead
-    train: RewardHead
-    judge: RewardHead
-    foretold: float
-
-
-def split(acts: Sequence[Act], held_out: Sequence[bool], prior: Prior, counted: Array) -> Split:
-    """The heads of some acts. held_out: (N,) which of them; counted: (N,) what each counts."""
-    held = np.array(held_out, dtype=bool)
-    full, train, judge = (
-        fit([acts[place] for place in np.flatnonzero(part).tolist()], prior, counted[part])
-        for part in (np.ones_like(held), ~held, held)
-    )
-    return Split(full, train, judge, foretold(acts, prior, counted))
 
 
 @dataclass

@@ -25,13 +25,14 @@ from assistant.common import CommonTaste
 from assistant.engine import Draft, Engine
 from assistant.evidence import Click, clicks_behind
 from assistant.forgetting import delete_weights, unlearn
-from assistant.heads import Heads, Split
+from assistant.heads import Heads
 from assistant.imports import Brought, check_brought
 from assistant.messages import check_text
 from assistant.probation import settle
 from assistant.profile import STRONGEST, TraitView, changed_line, profile_of
 from feedback import labels
 from feedback.errors import Conflict, InvalidInput
+from feedback.foretelling import Split
 from feedback.reward_head import RewardHead
 from feedback.store import Store
 from feedback.traits import TRAIT_NAMES

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from assistant.heads import Split, split
 from assistant.turn import Judge
 from assistant.writing import Draft
 from benchmarks.base_replies import Drafts
 from benchmarks.people import Person
+from feedback.foretelling import Split, split
 from feedback.labels import act_of, ranking_preference, thumb_preference
 from feedback.population import Population
 from feedback.reward_head import RewardHead, fit

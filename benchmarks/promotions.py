@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from adapters.files import read_json, write_json
-from adapters.gate import Comparison, Evidence, draw_sample, taste_checks
+from adapters.gate import Comparison, draw_sample, taste_checks
 from adapters.gate_set import GateFiles, GateSet
 from adapters.job import UpdateConfig
 from adapters.reward import RewardModel
@@ -34,6 +34,7 @@ from benchmarks.judging import Interval, interval, wins_by_prompt
 from benchmarks.personalize import Bench, Settings, quick_settings
 from benchmarks.report import columns
 from benchmarks.work import RESULTS, commit, machine
+from feedback.foretelling import Split
 from feedback.types import Preference
 
 FLIPPED = (0.0, 0.1, 0.3)
@@ -68,9 +69,9 @@ class Replay(Bench):
         return files.load()
 
     def verdicts(
-        self, candidate: str, gate_set: GateSet, evidence: Mapping[tuple[str, float, int], Evidence]
+        self, candidate: str, gate_set: GateSet, heads: Mapping[tuple[str, float, int], Split]
     ) -> list[Verdict]:
-        """One candidate before everybody. evidence: by person, share of wrong acts and seed."""
+        """One candidate before everybody. heads: by person, share of wrong acts and seed."""
         checks = read_json(self.job(candidate) / "gate.json")
         others = passes_for_anybody(checks)
         replies = self.written_by(self.job(candidate) / "result", REPLIES).drafts
@@ -82,7 +83,7 @@ class Replay(Bench):
         }
         return [
             Verdict(candidate, name, true[name], flipped, seed, others and self.passes(pair, known))
-            for (name, flipped, seed), known in evidence.items()
+            for (name, flipped, seed), known in heads.items()
         ]
 
     def at_the_gate(self, candidate: str, gate_set: GateSet) -> Comparison:
@@ -101,22 +102,20 @@ class Replay(Bench):
         )
         return Comparison(model, gate_set.prompts, sample.groups)
 
-    def passes(self, pair: Comparison, evidence: Evidence) -> bool:
+    def passes(self, pair: Comparison, heads: Split) -> bool:
         """Whether the checks that depend on the person do."""
-        return all(check.passed for check in taste_checks(pair, evidence, self.config.gate, seed=3))
+        return all(check.passed for check in taste_checks(pair, heads, self.config.gate, seed=3))
 
-    def evidence(self) -> dict[tuple[str, float, int], Evidence]:
-        """What everybody's clicks say, more and more of them wrong."""
+    def heads(self) -> dict[tuple[str, float, int], Split]:
+        """The heads of everybody's clicks, more and more of them wrong."""
         found = {}
         for name in self.settings.trained:
             for seed in SEEDS:
                 _, labels = self.clicks(name, seed, self.settings.many)
                 for share in FLIPPED:
                     wrong = np.random.default_rng([seed, 3, *name.encode()])
-                    made = heads_of(
-                        [opposite(each) if wrong.random() < share else each for each in labels], self.population
-                    )
-                    found[name, share, seed] = Evidence(made.train, made.full, made.foretold)
+                    clicks = [opposite(each) if wrong.random() < share else each for each in labels]
+                    found[name, share, seed] = heads_of(clicks, self.population)
         return found
 
 
@@ -175,8 +174,8 @@ def main() -> None:
     trained = [name for name in bench.settings.trained if (bench.job(name) / "gate.json").exists()]
     if not trained:
         parser.error("There are no candidates yet: run python -m benchmarks.personalize first.")
-    evidence, gate_set = bench.evidence(), bench.base_side()
-    verdicts = [verdict for name in trained for verdict in bench.verdicts(name, gate_set, evidence)]
+    heads, gate_set = bench.heads(), bench.base_side()
+    verdicts = [verdict for name in trained for verdict in bench.verdicts(name, gate_set, heads)]
     print(report(verdicts))
     about = {"commit": commit(), "machine": machine(), "candidates": trained, "seeds": list(SEEDS)}
     path = RESULTS / ("work/promotions-quick.json" if quick else "promotions.json")

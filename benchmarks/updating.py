@@ -14,10 +14,10 @@ from adapters.base_model import BaseFiles
 from adapters.files import read_json
 from adapters.job import JobSpec, UpdateConfig, write_job, write_pool_job
 from adapters.rendering import ChatMessage
-from assistant.heads import Split
 from assistant.worker_process import read_report
 from benchmarks.work import ROOT, PeakMemory
 from feedback.errors import MynahError
+from feedback.foretelling import Split
 
 PAUSE_SECONDS = 20
 
@@ -41,13 +41,9 @@ def run_update(
             update_id=job.name,
             base=files,
             population=population,
-            labels=heads.full.labels,
             seed=seed,
             prompts=prompts,
-            train_head=heads.train,
-            judge_head=heads.judge,
-            full_head=heads.full,
-            foretold=heads.foretold,
+            heads=heads,
             config=config,
         )
         write_job(job, spec)

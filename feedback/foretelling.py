@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,30 @@ FOLDS = 5
 RUN = 5  # acts in a row, at most, that are foretold together
 FIXED = 1e-6  # times the prior's widths: weights that no act moves
 SHY = 0.5  # of what a personal head says beyond the prior
+
+
+@dataclass(frozen=True)
+class Split:
+    """What an update learns from and is judged by.
+
+    full: the head of all acts; train: without the held-out ones, learned from; judge: of nothing but the prior and
+    those; foretold: nats by which the acts foretell one another.
+    """
+
+    full: RewardHead
+    train: RewardHead
+    judge: RewardHead
+    foretold: float
+
+
+def split(acts: Sequence[Act], held_out: Sequence[bool], prior: Prior, counted: Array) -> Split:
+    """The heads of some acts. held_out: (N,) which of them; counted: (N,) what each counts."""
+    held = np.array(held_out, dtype=bool)
+    full, train, judge = (
+        fit([acts[place] for place in np.flatnonzero(part).tolist()], prior, counted[part])
+        for part in (np.ones_like(held), ~held, held)
+    )
+    return Split(full, train, judge, foretold(acts, prior, counted))
 
 
 def foretold(acts: Sequence[Act], prior: Prior, counted: Array | None = None) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 
 from adapters.base_model import BaseFiles
 from adapters.job import JobSpec, UpdateConfig
+from feedback.foretelling import Split
 from feedback.population import Population
 from feedback.reward_head import RewardHead, prior_head
 from feedback.traits import TRAIT_NAMES
@@ -78,13 +79,9 @@ def tiny_job(base: BaseFiles, population: Population, **changes: Any) -> JobSpec
         update_id="up_1",
         base=base,
         population=population.version,
-        labels=30,
         seed=5,
         prompts=[[{"role": "user", "content": "How do I plant a tree?"}]],
-        train_head=head,
-        judge_head=replace(head, labels=6),
-        full_head=replace(head, labels=30),
-        foretold=5.0,
+        heads=Split(replace(head, labels=30), head, replace(head, labels=6), 5.0),
         config=UpdateConfig.from_dict(TINY),
     )
     return replace(spec, **changes)

@@ -29,7 +29,7 @@ from adapters.checks import (
     most_lost,
     t_quantile,
 )
-from adapters.gate import Comparison, Evidence, Sample, distinct_pairs, run_gate
+from adapters.gate import Comparison, Sample, distinct_pairs, run_gate
 from adapters.gate_set import GateFiles, GateSet, GateSetConfig, answer_scores, provoking_prompts
 from adapters.latents import Latents
 from adapters.packing import Group
@@ -37,6 +37,7 @@ from adapters.policy import Policy
 from adapters.pool import PoolEntry
 from adapters.reward import Read, RewardModel
 from adapters.safety import SafetyTerm
+from feedback.foretelling import Split
 from feedback.population import Population
 from tests.adapters.helpers import disturb
 from tests.adapters.jobs import head_for
@@ -256,9 +257,9 @@ def gate_set(job_base: BaseFiles, loaded_policy: Policy) -> GateSet:
     return files.load()
 
 
-def evidence(judge: RewardModel) -> Evidence:
-    """Somebody with thirty labels that foretell one another."""
-    return Evidence(judge.head, replace(judge.head, labels=30), 5.0)
+def heads(judge: RewardModel) -> Split:
+    """Those of somebody with thirty labels that foretell one another."""
+    return Split(replace(judge.head, labels=30), judge.head, judge.head, 5.0)
 
 
 @pytest.fixture
@@ -283,7 +284,7 @@ def test_an_adapter_that_changes_nothing_is_close_to_the_base_in_everything(
     shares: list[float] = []
     checks = {
         c.check: c
-        for c in run_gate(policy, "idle", gate_set, judge, evidence(judge), config, seed=1, progress=shares.append)
+        for c in run_gate(policy, "idle", gate_set, judge, heads(judge), config, seed=1, progress=shares.append)
     }
     assert list(checks) == [
         *(
@@ -313,7 +314,7 @@ def test_an_adapter_that_changes_nothing_is_close_to_the_base_in_everything(
 def test_a_wrecked_adapter_fails(policy: Policy, gate_set: GateSet, judge: RewardModel) -> None:
     policy.new_adapter("wild")
     disturb(policy, "wild", seed=3, size=0.3)
-    checks = {c.check: c for c in run_gate(policy, "wild", gate_set, judge, evidence(judge), GateConfig(SMALL), seed=1)}
+    checks = {c.check: c for c in run_gate(policy, "wild", gate_set, judge, heads(judge), GateConfig(SMALL), seed=1)}
     assert not checks["kl"].passed and checks["kl"].value > 0.5
     assert not all(check.passed for check in checks.values())
 
@@ -322,7 +323,7 @@ def test_numbers_that_are_none_stop_the_gate_at_once(policy: Policy, gate_set: G
     policy.new_adapter("nan")
     with torch.no_grad():
         policy._parameters("nan")[0][1][0, 0] = float("nan")  # what a diverged optimiser leaves
-    (only,) = run_gate(policy, "nan", gate_set, judge, evidence(judge), GateConfig(SMALL), seed=1)
+    (only,) = run_gate(policy, "nan", gate_set, judge, heads(judge), GateConfig(SMALL), seed=1)
     assert only.check == "finite" and not only.passed
 
 

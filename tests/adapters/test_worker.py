@@ -20,7 +20,7 @@ import torch
 from adapters import update as update_module
 from adapters.base_model import BaseFiles
 from adapters.files import read_json
-from adapters.job import JobSpec, PoolJob, UpdateConfig, pool_ready, read_job, write_job, write_pool_job
+from adapters.job import HEADS, JobSpec, PoolJob, UpdateConfig, pool_ready, read_job, write_job, write_pool_job
 from adapters.policy import Policy
 from adapters.progress import read_metrics
 from adapters.rendering import Renderer
@@ -28,6 +28,7 @@ from adapters.update import Update, mix_prompts, own_prompts, wins_more
 from adapters.versions import VersionFiles, verify
 from adapters.worker import main, run_job
 from feedback.errors import CorruptFile, InvalidInput
+from feedback.foretelling import Split
 from feedback.population import Population
 from feedback.reward_head import Act, fit
 from tests.adapters.jobs import TINY, tiny_job
@@ -80,11 +81,11 @@ def test_a_job_is_read_back_as_it_was_written(job_base: BaseFiles, population: P
     back = read_job(tmp_path / "job")
     assert isinstance(back, JobSpec)
     assert back.parent == tmp_path / "job" / "parent" / "v3" and (back.parent / "about.json").exists()
-    names = ("train_head", "judge_head", "full_head")
-    for mine, theirs in ((getattr(spec, name), getattr(back, name)) for name in names):
+    for mine, theirs in ((getattr(spec.heads, name), getattr(back.heads, name)) for name in HEADS):
         assert np.array_equal(mine.mean, theirs.mean) and np.array_equal(mine.cov, theirs.cov)
         assert (mine.threshold, mine.labels) == (theirs.threshold, theirs.labels)
-    plain = dict.fromkeys((*names, "parent"))
+    assert back.heads.foretold == spec.heads.foretold == 5.0
+    plain = dict.fromkeys(("heads", "parent"))
     assert replace(back, **plain) == replace(spec, **plain)  # type: ignore[arg-type]
 
 
@@ -93,10 +94,10 @@ def test_a_fitted_head_survives_the_job(job_base: BaseFiles, population: Populat
     random = np.random.default_rng(0)
     acts = [Act("ranking", random.standard_normal((2, len(population.names))), ((0,), (1,))) for _ in range(6)]
     head = fit(acts, population.prior)
-    write_job(tmp_path, tiny_job(job_base, population, judge_head=head))
+    write_job(tmp_path, tiny_job(job_base, population, heads=Split(head, head, head, 0.0)))
     back = read_job(tmp_path)
-    assert isinstance(back, JobSpec) and np.array_equal(back.judge_head.cov, head.cov)
-    assert np.linalg.eigvalsh(back.judge_head.cov).min() > 0
+    assert isinstance(back, JobSpec) and np.array_equal(back.heads.judge.cov, head.cov)
+    assert np.linalg.eigvalsh(back.heads.judge.cov).min() > 0
 
 
 def test_a_config_survives_json_and_names_what_is_wrong() -> None:

@@ -243,10 +243,10 @@ def test_an_update_that_is_learning_from_it_begins_anew(service: Service, tmp_pa
     again = frozen(service, tmp_path / "jobs")
     assert again.labels == MIN_LABELS
     now = service.learning.split_heads(service.ada.id)
-    assert again.train_head.mean.tobytes() == now.train.mean.tobytes() != seen.train_head.mean.tobytes()
-    assert again.judge_head.mean.tobytes() == now.judge.mean.tobytes()
-    assert again.full_head.mean.tobytes() == now.full.mean.tobytes() != seen.full_head.mean.tobytes()
-    assert again.foretold == now.foretold != seen.foretold
+    assert again.heads.train.mean.tobytes() == now.train.mean.tobytes() != seen.heads.train.mean.tobytes()
+    assert again.heads.judge.mean.tobytes() == now.judge.mean.tobytes()
+    assert again.heads.full.mean.tobytes() == now.full.mean.tobytes() != seen.heads.full.mean.tobytes()
+    assert again.heads.foretold == now.foretold != seen.heads.foretold
 
     service.learning.retract(service.ada, given[1])
     assert service.store.versions.live_updates(service.ada.id) == [], "too few are left for one"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assistant.streaming import TextStream, check_stops, circled, looped
+from assistant.streaming import SAID, TextStream, check_stops, circled, looped, refrain
 from feedback.errors import InvalidInput
 
 
@@ -77,6 +77,19 @@ def test_a_few_words_in_one_order_after_the_other_end_the_reply() -> None:
     assert stream.cut and 200 < len(stream.shown) < 600
     asked = TextStream(question="Make two, three, four, eleven delicious ingredients; you can.")
     asked.push(text, final=True)
+    assert not asked.cut
+
+
+def test_a_sentence_that_comes_back_and_back_ends_the_reply() -> None:
+    told = "This is what makes the golden ratio. "
+    text = "".join(f"{told}{between}\n\n" for between in ("Faster.", "It is so.", "", "You have to.", "", "More?", ""))
+    stream, shown = TextStream(), ""
+    for end in range(1, len(text) + 1):
+        shown += stream.push(text[:end])
+    assert stream.cut and shown.count(told.strip()) == SAID and shown.endswith("ratio.")
+    assert refrain("I see. " * 9 + "I see.") == [] == refrain("It is 1 o'clock now. " * 9), "short, or it counts"
+    asked = TextStream(question="Write this is what makes the golden ratio again and again.")
+    asked.push(told * 9, final=True)
     assert not asked.cut
 
 
