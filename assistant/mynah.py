@@ -32,6 +32,7 @@ from assistant.lock import DataLock
 from assistant.preview import Previews
 from assistant.probation import stories
 from assistant.profile import TraitView
+from assistant.quick_questions import QuickQuestions
 from assistant.removal import remove_person, reset_person
 from assistant.settings import Settings
 from assistant.updates import Updates
@@ -65,6 +66,7 @@ class Mynah:
         engine = self.engine
         self.common = CommonTaste(store, engine.base_id, engine.population, busy=lambda: engine.busy > 0)
         self.learning = Learning(store, self.engine, self.common)
+        self.questions = QuickQuestions(store, self.learning, engine.population)
         self.chat = Chat(store, self.engine, self.learning, self.limits, max_tokens=config.max_tokens)
         self.settings = Settings(store, config, numbers)
         self.updates = Updates(
@@ -155,6 +157,7 @@ class Mynah:
         with self.learning.alone(user):
             receipt = reset_person(self.store, self.versions, self.config.jobs, user)
             self.learning.forget(user.id)
+            self.questions.begin_again(user)
         self.previews.forget(user.id)
         self.engine.forget(user.id)
         self.limits.forget(user.id)

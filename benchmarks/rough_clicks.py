@@ -3,15 +3,16 @@
     python -m benchmarks.rough_clicks            the people of benchmarks/head.py, five seeds: some minutes
     python -m benchmarks.rough_clicks --quick    fewer people and prompts, one seed
 
-Replies and pair accuracy are those of benchmarks/head.py; a pair is judged only where it is no tie to the person. About
-one click in ten is wrong to begin with.
+Replies, pair accuracy and wins of the best of sixteen drafts are those of benchmarks/head.py; a pair is judged only
+where it is no tie to the person. About one click in ten is wrong to begin with.
 
     mixed           a ranking of four, a pair, a thumb in turn, as everywhere
     nearly always   thumbs only, up for all but the worst tenth
     flipped         so many of the acts say the opposite
     contradicted    every second act takes the one before it back: the same replies the other way round
     a burst         after thirty acts a thousand thumbs up on whatever comes; and after thirty acts more
-    chosen          ten pairs that would teach the head most (feedback/pairing.py), against sixteen at random
+    chosen          ten pairs of drafts that would teach the head most (feedback/pairing.py), against sixteen at random
+    quick           quick questions: pairs of ready replies, the most telling first (feedback/elicitation.py)
 
 Left out on purpose: adapters. Table on the terminal, JSON in benchmarks/results/rough_clicks.json.
 """
@@ -30,10 +31,11 @@ from adapters.files import write_json
 from adapters.latents import LATENTS
 from benchmarks.base_replies import Drafts, Draw, base_replies, texts_of
 from benchmarks.clicks import TURNS, Kind
-from benchmarks.head import LEARN, PLANS, Judge, Judged, act_on, read_judged, simulate
+from benchmarks.head import LEARN, PLANS, Judge, Judged, Learned, act_on, read_judged, simulate
 from benchmarks.judging import Interval, interval
 from benchmarks.people import Person, Taste, make_person
 from benchmarks.work import RESULTS, commit, machine
+from feedback.elicitation import Elicitation
 from feedback.fading import fit_fading
 from feedback.pairing import most_telling
 from feedback.population import Population, load_population
@@ -57,6 +59,11 @@ class Bench:
     def rows(self) -> list[Array]:
         """Its features, (N, D) a prompt."""
         return [self.population.features(each.texts, each.latent) for each in self.learn]
+
+    @cached_property
+    def elicitation(self) -> Elicitation:
+        """The quick questions."""
+        return Elicitation(self.population)
 
     @cached_property
     def drafts(self) -> list[Drafts]:
@@ -92,9 +99,9 @@ class Someone:
         person = replace(self.person, random=self.random(100 + then))
         return simulate(person, self.bench.learn, self.bench.rows, kinds, count, self.seed + 1000 * then)
 
-    def accuracy(self, acts: Sequence[Act]) -> float:
-        """Of pairs that are no tie, the share that the head of these acts names right."""
-        return self.judge.look(fit_fading(acts, self.bench.population.prior), len(acts)).accuracy
+    def look(self, acts: Sequence[Act]) -> Learned:
+        """How well the head of these acts tells pairs that are no tie apart, and what its best drafts win."""
+        return self.judge.look(fit_fading(acts, self.bench.population.prior), len(acts))
 
     def random(self, about: int) -> np.random.Generator:
         """Chance of this person and seed for one purpose."""
@@ -143,6 +150,19 @@ def chosen_pairs(someone: Someone, count: int) -> list[Act]:
     return acts
 
 
+def quick_questions(someone: Someone, count: int) -> list[Act]:
+    """Answers to quick questions, as the product asks them."""
+    bench, acts, random, asked = someone.bench, list[Act](), someone.random(8), list[str]()
+    person = replace(someone.person, random=random)
+    for _ in range(count):
+        pair = bench.elicitation.most_telling(fit(acts, bench.population.prior), asked)
+        assert pair is not None, "there are more questions than are asked here"
+        asked.append(pair.question.id)
+        rows = bench.population.features(pair.texts, np.zeros((2, bench.population.latents)))
+        acts.append(act_on(person, "pair", pair.texts, rows, random))
+    return acts
+
+
 FORMS: dict[str, Callable[[Someone], Sequence[Act]]] = {
     "mixed, 30": lambda s: s.acts(TURNS, 30),
     "mixed, 100": lambda s: s.acts(TURNS, 100),
@@ -161,6 +181,11 @@ FORMS: dict[str, Callable[[Someone], Sequence[Act]]] = {
     "pairs at random, 10": lambda s: s.acts(("pair",), 10, then=4),
     "pairs at random, 16": lambda s: s.acts(("pair",), 16, then=4),
     "pairs chosen, 10": lambda s: chosen_pairs(s, 10),
+    "quick questions, 5": lambda s: quick_questions(s, 5),
+    "quick questions, 10": lambda s: quick_questions(s, 10),
+    "quick questions, 20": lambda s: quick_questions(s, 20),
+    "quick questions, 10, then mixed, 20": lambda s: [*quick_questions(s, 10), *s.acts(TURNS, 20, then=9)],
+    "mixed, 10": lambda s: s.acts(TURNS, 10),
 }
 
 
@@ -171,10 +196,12 @@ def main() -> None:
     quick = parser.parse_args().quick
     plan, population = PLANS["quick" if quick else "full"], load_population(LATENTS)
     people = Bench(population, 1 if quick else 5, plan.judged).people(plan.tastes)
-    found: dict[str, Interval] = {}
+    found: dict[str, dict[str, Interval]] = {"accuracy": {}, "wins": {}}
     for form, clicks in FORMS.items():
-        found[form] = interval([fmean(each.accuracy(clicks(each)) for each in seeds) for seeds in people.values()])
-        print(f"{form:40s}{found[form]!s:>22s}", flush=True)
+        looks = [[each.look(clicks(each)) for each in seeds] for seeds in people.values()]
+        for figure, over_people in found.items():
+            over_people[form] = interval([fmean(getattr(look, figure) for look in seeds) for seeds in looks])
+        print(f"{form:40s}" + "".join(f"{each[form]!s:>22s}" for each in found.values()), flush=True)
     write_json(
         RESULTS / ("rough_clicks-quick.json" if quick else "rough_clicks.json"),
         {
@@ -183,7 +210,7 @@ def main() -> None:
             "population": population.version,
             "people": list(people),
             "seeds": 1 if quick else 5,
-            "accuracy": {form: asdict(each) for form, each in found.items()},
+            **{figure: {form: asdict(each) for form, each in by.items()} for figure, by in found.items()},
         },
     )
 

@@ -101,7 +101,16 @@ class ChatView:
             turns = self._turns(messages)
             if turns and until not in ids:
                 turns[-1] = self._last(turns[-1], without_last_reply)
-        return show("thread.html", user=self.user, learn=learn, turns=turns, new=not self.here, title=self.title())
+        unknown = not self.here and not self.mynah.learning.has_learned(self.user)
+        return show(
+            "thread.html",
+            user=self.user,
+            learn=learn,
+            turns=turns,
+            new=not self.here,
+            unknown=unknown,
+            title=self.title(),
+        )
 
     def live_thread(self, live: LiveTurn | None) -> str:
         """The conversation as it stands above a reply that is being written."""

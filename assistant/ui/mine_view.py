@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,9 @@ from assistant.evidence import Click
 from assistant.mynah import Mynah
 from assistant.preview import Preview
 from assistant.profile import TraitView
+from assistant.quick_questions import ENOUGH
 from assistant.schedule import MIN_LABELS
+from assistant.ui.chat_view import draft_names
 from assistant.ui.language import listed, say, told
 from assistant.ui.record_rows import rows_of
 from assistant.ui.render import show
@@ -24,6 +27,7 @@ from feedback.types import LIVE_STATES, AdapterVersion, Update, User
 
 SHOWN_TRAITS, LEAST_TRAITS = 8, 5
 SHOWN_LIKES = 4
+KNOWN_FROM = 30  # labels after which nobody is new here
 PARTED = " | "  # between the two halves of a stamp
 CURVES = {"reward": "objective/scores", "kl": "objective/kl_per_token"}
 
@@ -116,8 +120,28 @@ class MineView:
             summary=summary,
             said=said,
             opened=opened,
+            questions=self.mynah.questions.next(self.user) is not None,
             shown=[TraitRow(view, behind[view.name]) for view in lead],
             rest=[TraitRow(view, behind[view.name]) for view in views if view not in lead],
+        )
+
+    def questions(self, said: str = "", *, going: bool = False) -> str:
+        """The quick questions: the next one when they are `going`, else the way to them for who is new here."""
+        asked, pair = len(self.mynah.questions.asked(self.user)), self.mynah.questions.next(self.user)
+        going = going and pair is not None
+        places = (pair.left, pair.right) if pair else ()
+        if random.SystemRandom().random() < 0.5:  # so that what stands left is not liked for that
+            places = places[::-1]
+        texts = [pair.question.replies[place] for place in places] if pair else []
+        return show(
+            "questions.html",
+            said=said,
+            question=pair.question if pair else None,
+            drafts=list(zip(draft_names(2), texts, strict=True)) if going else [],
+            places=places,
+            asked=asked,
+            enough=ENOUGH,
+            invited=pair is not None and asked < ENOUGH and self.labels < KNOWN_FROM,
         )
 
     def stamp(self) -> str:

@@ -14,6 +14,7 @@ from assistant.ui.events import in_browser, notice, out_of_date, panel, person, 
 from assistant.ui.language import joined, say, told
 from assistant.ui.mine_view import PARTED, MineView, curve
 from assistant.ui.session import COOKIE
+from assistant.ui.verdicts import learned
 from assistant.ui.words import answers_with
 from feedback.errors import InvalidInput
 from feedback.types import User
@@ -37,6 +38,7 @@ class MyAssistantPage:
             self.head = panel("head")
             self.seen = gr.Textbox(visible=False)
             self.counted = gr.Textbox(visible=False)  # labels that the taste shown is made of
+            self.questions = panel("questions")
             self.taste = panel("taste")
             self.update = panel("update")
             with gr.Row(elem_id="curves", visible=False) as self.curves:
@@ -53,8 +55,9 @@ class MyAssistantPage:
         training = [*update, self.versions, self.form, self.record]
         preview = [self.versions, self.tried, self.clock]
         taste = [self.counted, self.taste]
-        everything = [*taste, *training, self.tried, self.account]
+        everything = [*taste, *training, self.tried, self.account, self.questions]
         wire(blocks.load, self.open, [], [self.side, self.head, *everything, self.clock, trouble])
+        wire(self.questions.click, self.ask, [], [self.questions, *taste, trouble])
         wire(gr.Timer(LOOK_EVERY).tick, self.look, [self.seen, self.counted], [*taste, *training, trouble])
         wire(self.taste.click, self.correct, [], [*taste, trouble], "multiple")
         wire(self.update.click, self.train, [], [*training, trouble])
@@ -86,7 +89,8 @@ class MyAssistantPage:
         """The whole page."""
         user = person(self.mynah, request)
         head = f"<h1>{say('My assistant')}</h1>"
-        return [side(self.mynah, user, "mine"), head, *self._everything(user), self._ticking(user)]
+        going = "questions" in request.query_params
+        return [side(self.mynah, user, "mine"), head, *self._everything(user, going=going), self._ticking(user)]
 
     def look(self, request: gr.Request, seen: str, counted: str) -> list[Any]:
         """What changed since the last look. Versions and the prompt box stay as they are while an update goes on."""
@@ -99,9 +103,10 @@ class MyAssistantPage:
         same = stamp.rpartition(PARTED)[2] == seen.rpartition(PARTED)[2]
         return [*taste, *shown[:5], *([gr.skip()] * 3 if same else shown[5:])]
 
-    def _everything(self, user: User, said: str = "") -> list[Any]:
+    def _everything(self, user: User, said: str = "", *, going: bool = False) -> list[Any]:
         view = MineView(self.mynah, user)
-        return [*self._taste(view), *self._training(view), view.tried(), view.account(said=said)]
+        account, questions = view.account(said=said), view.questions(going=going)
+        return [*self._taste(view), *self._training(view), view.tried(), account, questions]
 
     @staticmethod
     def _taste(view: MineView, said: str = "", opened: str = "") -> list[Any]:
@@ -117,6 +122,24 @@ class MyAssistantPage:
         return gr.Timer(active=preview is not None and not preview.done)
 
     # ---- what can be done -----------------------------------------------------------------------------------------
+
+    def ask(self, request: gr.Request, event: gr.EventData) -> list[Any]:
+        """The quick questions: begin, answer one, skip one, or enough of them."""
+        user = person(self.mynah, request)
+        act, questions = pressed(event, "act"), self.mynah.questions
+        if act == "begin":
+            return [MineView(self.mynah, user).questions(going=True), *[gr.skip()] * 2]
+        if act == "enough":
+            thanks = say("Thank you: your next reply is chosen by your answers.") if questions.asked(user) else ""
+            return [MineView(self.mynah, user).questions(thanks), *[gr.skip()] * 2]
+        question = pressed(event, "question")
+        if act == "pass":
+            questions.skip(user, question)
+            return [MineView(self.mynah, user).questions(going=True), *[gr.skip()] * 2]
+        left, right = (pressed_number(event, side) for side in ("left", "right"))
+        ack = questions.answer(user, question, left, right, pressed(event, "pick"))
+        view = MineView(self.mynah, user)
+        return [view.questions(learned(ack) if ack else "", going=True), *self._taste(view)]
 
     def correct(self, request: gr.Request, event: gr.EventData) -> list[Any]:
         """A slider was moved, a correction is taken back, or a click is."""
@@ -221,4 +244,4 @@ class MyAssistantPage:
 
 def _last(account: str) -> list[Any]:
     """Everything but the account stays as it is."""
-    return [*[gr.skip()] * 11, account]
+    return [*[gr.skip()] * 11, account, gr.skip()]

@@ -22,6 +22,8 @@ from adapters.wellformed import REPEATED_SHARE, coined_share, ends_broken, find_
         "`ls -l`",
         "A Walk by the Sea",
         "元気です。",
+        "You will have a lovely golden yolk in your bowl! 🍳",
+        "It is the best kind of crazy there is ❤️",
     ],
 )
 def test_sound_endings(text: str) -> None:

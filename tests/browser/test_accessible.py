@@ -104,6 +104,9 @@ def test_my_assistant(page: Page, site: Site, policy: Policy) -> None:
     page.evaluate(EVERYTHING_OPEN)
     expect(page.locator("#account").get_by_role("button", name="Delete everything")).to_be_visible()
     check(page, "My assistant")
+    page.goto(f"{site.url}/my-assistant?questions")
+    expect(page.locator("#questions .votes")).to_be_visible()
+    check(page, "a quick question")
 
 
 def test_admin(page: Page, site: Site) -> None:

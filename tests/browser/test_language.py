@@ -113,7 +113,7 @@ def test_words_in_chinese() -> None:
 
 @pytest.mark.usefixtures("chinese")
 def test_what_people_wrote_is_escaped_in_translations_too() -> None:
-    html = show("thread.html", user={"name": "<b>Ada</b>"}, learn=True, turns=[], new=True)
+    html = show("thread.html", user={"name": "<b>Ada</b>"}, learn=True, turns=[], new=True, unknown=True)
     assert "你好，&lt;b&gt;Ada&lt;/b&gt;。" in html and "<b>" not in html
 
 

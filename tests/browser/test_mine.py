@@ -42,6 +42,38 @@ def test_my_assistant(page: Page, site: Site, policy: Policy) -> None:
     expect(page.locator("#side .talks")).to_contain_text("What is a hive?")
 
 
+def test_quick_questions(page: Page, site: Site) -> None:
+    """From the first page to ten answers, with the keyboard, and on to the first reply, which is chosen by them."""
+    site.add("Quinn")
+    sign_in(page, site, "Quinn")
+    page.get_by_role("link", name="answer ten quick questions").click()
+    choice = page.locator("#questions .choice")
+    seen = set[str]()
+    for number in range(1, 11):
+        expect(choice).to_contain_text(f"Question {number}.")
+        expect(choice.get_by_role("heading", name="Which one do you like better?")).to_be_focused()
+        expect(choice.locator(".draft")).to_have_count(2)
+        seen.add(choice.locator(".asked").inner_text())
+        left, right = (len(text) for text in choice.locator(".draft .text").all_inner_texts())
+        page.keyboard.press("1" if left < right else "2")
+        expect(page.locator("#taste")).to_contain_text("From 1 click." if number == 1 else f"From {number} clicks.")
+    assert len(seen) == 10, "each question comes once"
+    trait = page.locator("#taste .trait", has_text="shorter replies").first
+    expect(trait).to_be_visible()
+    choice.get_by_role("button", name="Skip this one").click()
+    expect(choice).to_contain_text("Question 12.")
+    choice.get_by_role("button", name="That is enough").click()
+    expect(page.locator("#questions")).to_contain_text("chosen by your answers")
+    trait.get_by_label("Correct:").click()
+    trait.get_by_role("button", name="Take back").first.click()
+    trait.get_by_role("button", name="Forget this click?").click()
+    expect(page.get_by_text("From 9 clicks.")).to_be_visible()
+    page.goto(site.url)
+    expect(page.get_by_role("heading", name="Hello, Quinn.")).to_be_visible()
+    expect(page.get_by_role("link", name="answer ten quick questions")).to_have_count(0)
+    expect(ask(page, "What is a hive?").locator(".by")).to_have_text("best of 16")
+
+
 def like_a_reply(page: Page, site: Site, name: str) -> None:
     site.add(name)
     sign_in(page, site, name)

@@ -27,7 +27,8 @@ MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 SERVICES = [
     *(f"assistant/{name}.py" for name in (
         "accounts", "administration", "attempts", "chat", "config", "engine", "joining", "learning", "limits",
-        "messages", "preview", "requests", "schedule", "settings", "trainer", "turns", "updates", "vllm", "vllm_http",
+        "messages", "preview", "quick_questions", "requests", "schedule", "settings", "trainer", "turns", "updates",
+        "vllm", "vllm_http",
     )),
     *(f"assistant/ui/{name}.py" for name in ("admin_page", "chat_page", "events", "live", "my_assistant", "verdicts")),
     *(f"assistant/ui/{name}.py" for name in ("session", "side_routes", "sign_in")),

@@ -100,6 +100,12 @@ PEOPLE: dict[str, list[Try]] = {
     "ChatPage.set_asks": [plain(True, hers=False)],
     "MyAssistantPage.open": [plain(hers=False)],
     "MyAssistantPage.look": [plain("", "", hers=False)],
+    "MyAssistantPage.ask": [
+        press(hers=False, act="begin"),
+        press(hers=False, act="vote", question="e01", left="0", right="1", pick="left"),
+        press(hers=False, act="pass", question="e02"),
+        press(hers=False, act="enough"),
+    ],
     "MyAssistantPage.correct": [
         press(act="retract", name="emoji", id="{act}"),
         press(hers=False, act="correct", name="emoji", value="0.5"),

@@ -88,7 +88,7 @@
   // A comparison takes the focus, so that the keys vote, unless somebody is writing.
   let seen = null;
   const look = () => {
-    const choice = document.querySelector('#stage .choice');
+    const choice = document.querySelector('#stage .choice, #questions .choice');
     if (choice === seen) return;
     seen = choice;
     const at = document.activeElement;
