@@ -25,7 +25,7 @@ IMAGES = ROOT / "docs" / "images"
 EVERY = ROOT / ".cache" / "screenshots"
 SIZES = {"desktop": (1280, 800), "phone": (390, 780)}
 SHOWN = {  # what lies in docs/images: its name there, and which picture it is
-    "chat": "chat-light-desktop", "compare": "compare-light-desktop",
+    "chat": "chat-light-desktop", "compare": "compare-light-desktop", "question": "question-light-desktop",
     "my-assistant": "my-assistant-light-desktop", "update": "update-light-desktop", "version": "version-light-desktop",
     "phone": "welcome-dark-phone",
 }  # fmt: skip
@@ -68,6 +68,9 @@ def main() -> None:
         page.goto(f"{site.url}/sign-in")
         picture(page, "sign-in")
         sign_in(page, site, "Ada")
+        expect(page.locator(".welcome")).to_be_visible()
+        picture(page, "welcome")
+        question(page, site)
         chat(page)
         teach(page, site)
         page.goto(f"{site.url}/my-assistant")
@@ -82,6 +85,15 @@ def main() -> None:
         expect(page.locator("#people .people")).to_be_visible()
         picture(page, "admin")
         chromium.close()
+
+
+def question(page: Page, site: Site) -> None:
+    """The first quick question, and back to a new chat."""
+    page.goto(f"{site.url}/my-assistant?questions")
+    expect(page.locator("#questions .votes")).to_be_visible()
+    picture(page, "question")
+    page.goto(site.url)
+    expect(page.locator(".welcome")).to_be_visible()
 
 
 def teach(page: Page, site: Site) -> None:
@@ -100,9 +112,7 @@ def teach(page: Page, site: Site) -> None:
 
 
 def chat(page: Page) -> None:
-    """A new chat, the keys, a conversation with a thumb, and several replies side by side."""
-    expect(page.locator(".welcome")).to_be_visible()
-    picture(page, "welcome")
+    """The keys, a conversation with a thumb, and several replies side by side."""
     page.get_by_role("button", name="Keys").click()
     picture(page, "keys")
     page.get_by_role("button", name="Close").click()
