@@ -24,8 +24,9 @@ _DANGLING_WORDS = (
     "not very more most also"
 )
 _DANGLING = frozenset(_DANGLING_WORDS.split())
-# What a sentence ends with; emoji are an end, too.
-_CLOSED = re.compile(r"[.!?…。！？:;)\]}\"”'’`*>|\u2600-\u27bf\ufe0f\U0001f000-\U0001faff]\s*$")
+# What a sentence ends with; emoji are an end, too, with what they are put together from.
+_EMOJI = r"\u20e3\u231a-\u23ff\u2600-\u27bf\u2b05-\u2b55\ufe0f\U0001f000-\U0001faff\U000e0020-\U000e007f"
+_CLOSED = re.compile(rf"[.!?…。！？:;)\]}}\"”'’`*>|{_EMOJI}]\s*$")
 _PROSE_WORDS = 6  # a last line this long without an end mark is prose that broke off, not a title, an item or a word
 REPEATED_SHARE = 0.35  # of the word triples said before; the base's own replies lie below in about 95%
 # A run of letters of a script that puts spaces between words, long enough to hold something twice.

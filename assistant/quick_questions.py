@@ -1,4 +1,4 @@
-"""Quick questions: some answers of a minute each teach a head before its person has chatted at all.
+"""Quick questions: answers to some of them teach a head before its person has chatted at all.
 
     pair = questions.next(user)                                     # two ready replies (feedback/elicitation.py)
     ack = questions.answer(user, "e07", 0, 3, "left")               # in the head, as any other comparison
@@ -60,7 +60,8 @@ class QuickQuestions:
         try:
             (ack,) = self._learning.bring(user, item)
         except BaseException:
-            self._set(user, [each for each in self.asked(user) if each != question_id])
+            with self._learning.alone(user):
+                self._set(user, [each for each in self.asked(user) if each != question_id])
             raise
         return ack
 

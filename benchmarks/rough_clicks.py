@@ -151,7 +151,7 @@ def chosen_pairs(someone: Someone, count: int) -> list[Act]:
 
 
 def quick_questions(someone: Someone, count: int) -> list[Act]:
-    """Answers to quick questions, as the product asks them."""
+    """Answers to quick questions, chosen as the product does, but for what the base makes of the replies (nothing)."""
     bench, acts, random, asked = someone.bench, list[Act](), someone.random(8), list[str]()
     person = replace(someone.person, random=random)
     for _ in range(count):
@@ -189,6 +189,14 @@ FORMS: dict[str, Callable[[Someone], Sequence[Act]]] = {
 }
 
 
+FIGURES = ("accuracy", "wins")
+PAIRED = (  # whose difference is looked at person by person
+    ("quick questions, 10", "mixed, 10"),
+    ("quick questions, 10", "pairs at random, 16"),
+    ("quick questions, 10, then mixed, 20", "mixed, 30"),
+)
+
+
 def main() -> None:
     """Run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -196,23 +204,36 @@ def main() -> None:
     quick = parser.parse_args().quick
     plan, population = PLANS["quick" if quick else "full"], load_population(LATENTS)
     people = Bench(population, 1 if quick else 5, plan.judged).people(plan.tastes)
-    found: dict[str, dict[str, Interval]] = {"accuracy": {}, "wins": {}}
+    found: dict[str, dict[str, dict[str, float]]] = {figure: {} for figure in FIGURES}  # figure → form → person
     for form, clicks in FORMS.items():
-        looks = [[each.look(clicks(each)) for each in seeds] for seeds in people.values()]
-        for figure, over_people in found.items():
-            over_people[form] = interval([fmean(getattr(look, figure) for look in seeds) for seeds in looks])
-        print(f"{form:40s}" + "".join(f"{each[form]!s:>22s}" for each in found.values()), flush=True)
+        looks = {name: [each.look(clicks(each)) for each in seeds] for name, seeds in people.items()}
+        for figure, by_form in found.items():
+            by_form[form] = {name: fmean(getattr(look, figure) for look in seeds) for name, seeds in looks.items()}
+        over = [interval(list(by_form[form].values())) for by_form in found.values()]
+        print(f"{form:48s}" + "".join(f"{each!s:>22s}" for each in over), flush=True)
+    beyond = {figure: {f"{a} − {b}": _beyond(forms[a], forms[b]) for a, b in PAIRED} for figure, forms in found.items()}
+    for pair in beyond["accuracy"]:
+        print(f"{pair:70s}" + "".join(f"{100 * by[pair].mean:+7.1f} points" for by in beyond.values()))
     write_json(
         RESULTS / ("rough_clicks-quick.json" if quick else "rough_clicks.json"),
         {
             "commit": commit(),
             "machine": machine(),
             "population": population.version,
-            "people": list(people),
+            "people": found,
             "seeds": 1 if quick else 5,
-            **{figure: {form: asdict(each) for form, each in by.items()} for figure, by in found.items()},
+            "beyond": {figure: {pair: asdict(each) for pair, each in by.items()} for figure, by in beyond.items()},
+            **{
+                figure: {form: asdict(interval(list(by.values()))) for form, by in forms.items()}
+                for figure, forms in found.items()
+            },
         },
     )
+
+
+def _beyond(one: dict[str, float], other: dict[str, float]) -> Interval:
+    """By how much one form is better than the other, person by person."""
+    return interval([one[name] - other[name] for name in one])
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Quick questions: which of two ready replies to a prompt somebody likes better, asked before there is anything else.
 
-What a click tells is bounded by what the two replies differ in, and drafts of one model differ in little: half of all
-comparisons of them are ties. So data/elicitation.jsonl has prompts with replies that were written to differ, in what
-they say as well as in how. Of all pairs to prompts that were not asked about, the next is the one whose answer is
-expected to lessen most what is unknown of all pairs:
+What a click tells is bounded by what the two replies differ in. A chat can only set side by side what one model writes
+to one prompt; here data/elicitation.jsonl has many prompts with replies that were written to differ, in what they say
+as well as in how. Of all pairs to prompts that were not asked about, the next is the one whose answer is expected to
+lessen most what is unknown of all pairs:
 
     w · dᵀ C S C d / (1 + w · dᵀ C d)      d: difference in features; C: covariance of the head's weights
                                            S: mean of d dᵀ over all pairs; w: p (1 - p), p the chance of either answer

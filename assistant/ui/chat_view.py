@@ -101,14 +101,14 @@ class ChatView:
             turns = self._turns(messages)
             if turns and until not in ids:
                 turns[-1] = self._last(turns[-1], without_last_reply)
-        unknown = not self.here and not self.mynah.learning.has_learned(self.user)
+        unknown = not (self.here or self.mynah.learning.has_learned(self.user))
         return show(
             "thread.html",
             user=self.user,
             learn=learn,
             turns=turns,
             new=not self.here,
-            unknown=unknown,
+            unknown=unknown and self.mynah.questions.next(self.user) is not None,
             title=self.title(),
         )
 

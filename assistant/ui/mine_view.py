@@ -27,7 +27,6 @@ from feedback.types import LIVE_STATES, AdapterVersion, Update, User
 
 SHOWN_TRAITS, LEAST_TRAITS = 8, 5
 SHOWN_LIKES = 4
-KNOWN_FROM = 30  # labels after which nobody is new here
 PARTED = " | "  # between the two halves of a stamp
 CURVES = {"reward": "objective/scores", "kl": "objective/kl_per_token"}
 
@@ -128,7 +127,6 @@ class MineView:
     def questions(self, said: str = "", *, going: bool = False) -> str:
         """The quick questions: the next one when they are `going`, else the way to them for who is new here."""
         asked, pair = len(self.mynah.questions.asked(self.user)), self.mynah.questions.next(self.user)
-        going = going and pair is not None
         places = (pair.left, pair.right) if pair else ()
         if random.SystemRandom().random() < 0.5:  # so that what stands left is not liked for that
             places = places[::-1]
@@ -137,11 +135,11 @@ class MineView:
             "questions.html",
             said=said,
             question=pair.question if pair else None,
-            drafts=list(zip(draft_names(2), texts, strict=True)) if going else [],
+            drafts=list(zip(draft_names(2), texts, strict=True)) if pair and going else [],
             places=places,
             asked=asked,
-            enough=ENOUGH,
-            invited=pair is not None and asked < ENOUGH and self.labels < KNOWN_FROM,
+            enough=self.labels >= ENOUGH,
+            invited=pair is not None and self.labels < ENOUGH,
         )
 
     def stamp(self) -> str:

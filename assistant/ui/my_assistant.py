@@ -130,8 +130,9 @@ class MyAssistantPage:
         if act == "begin":
             return [MineView(self.mynah, user).questions(going=True), *[gr.skip()] * 2]
         if act == "enough":
-            thanks = say("Thank you: your next reply is chosen by your answers.") if questions.asked(user) else ""
-            return [MineView(self.mynah, user).questions(thanks), *[gr.skip()] * 2]
+            thanks = say("Thank you: your next reply is chosen by your answers.")
+            said = thanks if self.mynah.learning.has_learned(user) else ""
+            return [MineView(self.mynah, user).questions(said), *[gr.skip()] * 2]
         question = pressed(event, "question")
         if act == "pass":
             questions.skip(user, question)
@@ -215,7 +216,8 @@ class MyAssistantPage:
             accounts.change_password(user, pressed(event, "old"), pressed(event, "new"), keep=request.cookies[COOKIE])
             return _last(view.account(said=say("The password is changed. Other browsers are signed out.")))
         if act in ("share", "begin"):
-            return self._everything(user, self._agree(user, act, pressed(event, "wanted") == "yes"))
+            *shown, _ = self._everything(user, self._agree(user, act, pressed(event, "wanted") == "yes"))
+            return [*shown, gr.skip()]
         if act == "reset":
             receipt = self.mynah.reset_person(user)
             said = say(

@@ -24,6 +24,8 @@ from adapters.wellformed import REPEATED_SHARE, coined_share, ends_broken, find_
         "元気です。",
         "You will have a lovely golden yolk in your bowl! 🍳",
         "It is the best kind of crazy there is ❤️",
+        "You did well today, so here is your star ⭐",
+        "In this room you are the number 1️⃣",
     ],
 )
 def test_sound_endings(text: str) -> None:

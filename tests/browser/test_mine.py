@@ -55,13 +55,16 @@ def test_quick_questions(page: Page, site: Site) -> None:
         expect(choice.locator(".draft")).to_have_count(2)
         seen.add(choice.locator(".asked").inner_text())
         left, right = (len(text) for text in choice.locator(".draft .text").all_inner_texts())
-        page.keyboard.press("1" if left < right else "2")
+        page.keyboard.down("1" if left < right else "2")
+        page.keyboard.down("1" if left < right else "2")  # it is held: no answer to the next question
+        page.keyboard.up("1" if left < right else "2")
         expect(page.locator("#taste")).to_contain_text("From 1 click." if number == 1 else f"From {number} clicks.")
     assert len(seen) == 10, "each question comes once"
     trait = page.locator("#taste .trait", has_text="shorter replies").first
     expect(trait).to_be_visible()
     choice.get_by_role("button", name="Skip this one").click()
     expect(choice).to_contain_text("Question 12.")
+    expect(page.get_by_text("From 10 clicks.")).to_be_visible()
     choice.get_by_role("button", name="That is enough").click()
     expect(page.locator("#questions")).to_contain_text("chosen by your answers")
     trait.get_by_label("Correct:").click()
@@ -72,6 +75,14 @@ def test_quick_questions(page: Page, site: Site) -> None:
     expect(page.get_by_role("heading", name="Hello, Quinn.")).to_be_visible()
     expect(page.get_by_role("link", name="answer ten quick questions")).to_have_count(0)
     expect(ask(page, "What is a hive?").locator(".by")).to_have_text("best of 16")
+    page.goto(f"{site.url}/my-assistant?questions")
+    expect(choice).to_contain_text("Question 12.")
+    page.get_by_text("Start over").click()
+    page.get_by_role("button", name="Forget what was learned").click()
+    page.get_by_role("button", name="Forget everything?").click()
+    expect(page.locator("#questions")).to_contain_text("Ten answers take a few minutes")
+    page.get_by_role("button", name="Ask me").click()
+    expect(choice).to_contain_text("Question 1.")
 
 
 def like_a_reply(page: Page, site: Site, name: str) -> None:

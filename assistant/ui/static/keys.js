@@ -79,6 +79,7 @@
     if (target.closest('input:not([type=radio], [type=checkbox], [type=range], [type=button]), textarea, select, [contenteditable]')) return;
     if (!KEYS.has(key)) return;
     event.preventDefault();
+    if (event.repeat) return; // a key held down would answer questions that nobody has read
     KEYS.get(key)[1]();
   });
   document.addEventListener('click', (event) => {
@@ -92,7 +93,9 @@
     if (choice === seen) return;
     seen = choice;
     const at = document.activeElement;
-    if (choice && (at === document.body || (at.matches('#box textarea') && !at.value))) choice.querySelector('h2').focus({ preventScroll: true });
+    if (!choice) return;
+    if (at === document.body || (at.matches('#box textarea') && !at.value)) choice.querySelector('h2').focus({ preventScroll: true });
+    if (choice.closest('#questions') && choice.getBoundingClientRect().top < 0) choice.scrollIntoView(); // answered below, on a phone
   };
   const begin = () => new MutationObserver(look).observe(document.body, { childList: true, subtree: true });
   if (document.readyState === 'loading') addEventListener('DOMContentLoaded', begin);
