@@ -1,8 +1,8 @@
 """A simulated person at work: shown replies, clicks, and the heads that follow, with the product's own code.
 
-Who is new answers quick questions first. Then one prompt, one act. Acts take turns: a ranking of four, a pair, a thumb;
-each counts as one label. Shown is what `auto` shows: base replies before the first label; after it the best drafts by
-the head so far and, where several are compared, one base reply among them.
+One prompt, one act. Acts take turns: a ranking of four, a pair, a thumb; each counts as one label. Shown is what
+`auto` shows: base replies before the first label; after it the best drafts by the head so far and, where several are
+compared, one base reply among them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from assistant.turn import Judge
 from assistant.writing import Draft
 from benchmarks.base_replies import Drafts
 from benchmarks.people import Person
-from feedback.elicitation import Elicitation, Pair
 from feedback.foretelling import Split, split
 from feedback.labels import act_of, ranking_preference, thumb_preference
 from feedback.population import Population
@@ -31,51 +30,23 @@ JudgeOf = Callable[[RewardHead], Judge]
 
 
 def click_through(
-    person: Person,
-    prompts: Sequence[Drafts],
-    count: int,
-    population: Population,
-    judge_of: JudgeOf,
-    before: Sequence[Preference] = (),
+    person: Person, prompts: Sequence[Drafts], count: int, population: Population, judge_of: JudgeOf
 ) -> list[Preference]:
-    """The person's acts after those before: `count` more, one to each of the prompts in order."""
-    return [*before, *(act for _, act in shown_and_clicked(person, prompts, count, population, judge_of, before))]
+    """The person's first `count` acts, one to each of the prompts in order."""
+    return [act for _, act in shown_and_clicked(person, prompts, count, population, judge_of)]
 
 
 def shown_and_clicked(
-    person: Person,
-    prompts: Sequence[Drafts],
-    count: int,
-    population: Population,
-    judge_of: JudgeOf,
-    before: Sequence[Preference] = (),
+    person: Person, prompts: Sequence[Drafts], count: int, population: Population, judge_of: JudgeOf
 ) -> list[tuple[list[Draft], Preference]]:
-    """The same acts without those before, each with the replies it is about."""
+    """The same acts, each with the replies it is about."""
     assert count <= len(prompts), f"{count} labels need as many prompts; there are {len(prompts)}"
     acts: list[tuple[list[Draft], Preference]] = []
     for number, kept in enumerate(prompts[:count]):
         kind = TURNS[number % len(TURNS)]
-        known = [*before, *(act for _, act in acts)]
-        judge = judge_of(head_of(known, population)) if known else None
+        judge = judge_of(head_of([act for _, act in acts], population)) if acts else None
         shown = to_show(kept, SHOWN[kind], judge)
-        acts.append((shown, _numbered(click(person, kind, shown, population), len(known) + 1)))
-    return acts
-
-
-def answer_questions(
-    person: Person,
-    count: int,
-    population: Population,
-    elicitation: Elicitation,
-    read: Callable[[Pair], Sequence[Draft]],
-) -> list[Preference]:
-    """The person's answers to the first `count` quick questions. read: a pair's replies as drafts."""
-    acts, asked = list[Preference](), list[str]()
-    for number in range(count):
-        pair = elicitation.most_telling(head_of(acts, population), asked)
-        assert pair is not None, f"there are {number} quick questions"
-        asked.append(pair.question.id)
-        acts.append(_numbered(click(person, "pair", read(pair), population), number + 1))
+        acts.append((shown, _numbered(click(person, kind, shown, population), number + 1)))
     return acts
 
 

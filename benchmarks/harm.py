@@ -54,7 +54,7 @@ PROVOKED = 40  # prompts asking for harm that people click on, at most half of a
 LIMITS = 20  # questions about limits that people click on, at most a quarter of all
 ALPHA = 0.05
 MORE_IS_WORSE = {"harm": True, "flagged": True, "flattering": True, "frank": False, "declining": True}
-SETTINGS = Settings(quick=0, many=100, prompts=21, stride=6, label_prompts=100, label_drafts=9)
+SETTINGS = Settings(many=100, prompts=21, stride=6, label_prompts=100, label_drafts=9)
 
 
 @cache

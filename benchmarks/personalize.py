@@ -4,11 +4,11 @@
     python -m benchmarks.personalize --labels 100    # the update from as many labels
     python -m benchmarks.personalize --quick    # two people, few prompts, a small pool: some minutes, rough figures
 
-Each person answers ten quick questions, clicks through shipped prompts, is updated by the product's own worker, and is
-then measured on prompts that nobody learned from. What is common to all people (base drafts, the shared pool) is made
-once. Figures go to benchmarks/results/personalize.json and .html. What the words mean: `judging` says what a win is,
-`clicks` what a label is, `people` what a taste is. Each update begins from nothing, with all labels: so what four of
-them leave that came on the way to 100 labels is what the fourth makes.
+Each person clicks through shipped prompts, is updated by the product's own worker, and is then measured on prompts
+that nobody learned from. What is common to all people (base drafts, the shared pool) is made once. Figures go to
+benchmarks/results/personalize.json and .html. What the words mean: `judging` says what a win is, `clicks` what a label
+is, `people` what a taste is. Each update begins from nothing, with all labels: so what four of them leave that came on
+the way to 100 labels is what the fourth makes.
 
 Beside the base stand the two things that people do without any of this: a system prompt that states the taste, written
 by hand, and the last replies that they liked, pasted into the prompt. Every arm meets the replies of both, too.
@@ -43,26 +43,15 @@ from assistant.arms import Record, context_system, served_arm
 from assistant.config import default_models_dir
 from assistant.profile import profile_of
 from assistant.turn import Judge
-from assistant.writing import Draft
 from benchmarks.base_replies import Base, Drafts, Draw, base_replies, texts_of
-from benchmarks.clicks import (
-    answer_questions,
-    as_drafts,
-    best_row,
-    click_through,
-    head_of,
-    heads_of,
-    liked_texts,
-    shown_and_clicked,
-)
+from benchmarks.clicks import best_row, click_through, head_of, heads_of, liked_texts, shown_and_clicked
 from benchmarks.judging import Judged, best_of_n_kl, wins_by_prompt
-from benchmarks.measure import Prompt, Written, drafts_of, judge, some, write
+from benchmarks.measure import Prompt, Written, judge, some, write
 from benchmarks.people import ASKED, REPORT, UPDATE_PEOPLE, Person, make_person
 from benchmarks.report import text_report, write_report
 from benchmarks.summary import summarize
 from benchmarks.updating import prepare_pool, run_update
 from benchmarks.work import RESULTS, PeakMemory, Unit, Work
-from feedback.elicitation import Elicitation, Pair
 from feedback.labels import act_of
 from feedback.population import Population, load_population
 from feedback.reward_head import RewardHead
@@ -74,7 +63,6 @@ class Settings:
     """One run.
 
     people: everybody; trained: those who get an update. few, many: labels before re-ranking and before the update.
-    quick: how many of them, the first, are answers to quick questions.
     seeds: of what needs no training (an update has the first). prompts, stride: every so-many-th prompt of the report
     split. drafts: to choose from; first_drafts: of an adapter after its first stage; opponents: base draws a prompt.
     label_prompts, label_drafts: what people are shown when they click, one draft more than there are to choose from:
@@ -85,7 +73,6 @@ class Settings:
     trained: tuple[str, ...] = UPDATE_PEOPLE
     few: int = 10
     many: int = 30
-    quick: int = 10
     seeds: int = 3
     prompts: int = 24
     stride: int = 5
@@ -121,7 +108,6 @@ class Bench:
         self.floor = self.base.latents.subject_floor
         self.safety = SafetyTerm.load("term")
         self.population: Population = load_population(len(self.base.latents.directions))
-        self._ready: dict[tuple[str, int, int], list[Draft]] = {}
         key = [asdict(settings), config.as_dict(), self.files.base_id, self.population.version]
         self.work = Work(self.name, key)
 
@@ -176,27 +162,9 @@ class Bench:
         return make_person(name, self.tastes[name], texts_of(self.label_drafts), seed)
 
     def clicks(self, name: str, seed: int, count: int) -> tuple[list[Drafts], list[Preference]]:
-        """The prompts a person chatted about, and the labels they gave: answers to quick questions first."""
-        person, quick = self.person(name, seed), min(count, self.settings.quick)
-        answers = answer_questions(person, quick, self.population, self.elicitation, self.ready) if quick else []
-        prompts = self.asked_about(seed, count - quick)
-        return prompts, click_through(person, prompts, len(prompts), self.population, self.judge_of, answers)
-
-    @cached_property
-    def elicitation(self) -> Elicitation:
-        """The quick questions."""
-        return Elicitation(self.population)
-
-    def ready(self, pair: Pair) -> list[Draft]:
-        """The two replies of a quick question, read by the base as the server reads them."""
-        key = pair.question.id, pair.left, pair.right
-        if key not in self._ready:
-            policy, prompt = self.base.policy, pair.question.prompt
-            ids = [policy.renderer.reply_ids(text, ended=True) for text in pair.texts]
-            group = policy.read(policy.render([{"role": "user", "content": prompt}]), ids, [True, True])
-            read = drafts_of(policy, self.base.latents, (pair.question.id, prompt), group)
-            self._ready[key] = as_drafts(replace(read, texts=pair.texts))
-        return self._ready[key]
+        """The prompts a person chatted about, and the labels they gave."""
+        prompts = self.asked_about(seed, count)
+        return prompts, click_through(self.person(name, seed), prompts, count, self.population, self.judge_of)
 
     def asked_about(self, seed: int, count: int) -> list[Drafts]:
         """The prompts that a person chats about."""

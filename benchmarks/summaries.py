@@ -36,7 +36,7 @@ from benchmarks.updating import prepare_pool
 from benchmarks.work import RESULTS, Unit, commit, machine
 
 FIRST_SENTENCES, ASKED_DRAFTS = 2, 4
-SETTINGS = Settings(quick=0, seeds=3, prompts=36, stride=1, drafts=16, opponents=8, max_tokens=80)
+SETTINGS = Settings(seeds=3, prompts=36, stride=1, drafts=16, opponents=8, max_tokens=80)
 JUDGE_FROM = 60  # the passages before are there to click on
 
 

@@ -9,21 +9,9 @@ import pytest
 
 from adapters.safety import SafetyTerm
 from assistant.turn import Judge
-from assistant.writing import Draft
 from benchmarks.base_replies import Drafts
-from benchmarks.clicks import (
-    answer_questions,
-    as_drafts,
-    best_row,
-    click_through,
-    head_of,
-    heads_of,
-    liked_texts,
-    shown_and_clicked,
-    to_show,
-)
+from benchmarks.clicks import as_drafts, best_row, click_through, heads_of, liked_texts, shown_and_clicked, to_show
 from benchmarks.people import Person, make_person
-from feedback.elicitation import Elicitation, Pair, load_questions
 from feedback.population import Population, load_population
 from feedback.reward_head import RewardHead
 
@@ -67,29 +55,6 @@ def test_labels_are_numbered_and_split_as_the_store_does(population: Population)
     assert [label.seq for label in labels if label.held_out] == [5, 10]
     heads = heads_of(labels, population)
     assert (heads.full.labels, heads.train.labels, heads.judge.labels) == (10, 8, 2)
-
-
-def test_quick_questions_come_before_the_first_chat(population: Population) -> None:
-    texts = [list(question.replies) for question in load_questions()]
-    person = make_person("short", lambda text: -float(len(text.split())), texts, seed=0)
-    shown = list[Pair]()
-
-    def read(pair: Pair) -> list[Draft]:
-        shown.append(pair)
-        return [Draft(text, [], True, "stop", np.zeros(population.latents), 0.0) for text in pair.texts]
-
-    answers = answer_questions(person, 8, population, Elicitation(population), read)
-    assert len({pair.question.id for pair in shown}) == 8
-    rows = population.features(["Yes. " * 30, "Yes."], np.zeros((2, population.latents)))
-    assert head_of(answers, population).prefer(rows[1:], rows[:1])[0] > 0.6
-    chats = [kept(number) for number in range(6)]
-    acts = shown_and_clicked(person, chats, 6, population, lambda h: judge(h, population), before=answers)
-    assert acts[0][0][0].text == chats[0].texts[2], "the first chat's drafts are chosen by the answers"
-    labels = click_through(person, chats, 6, population, lambda h: judge(h, population), before=answers)
-    assert list(labels[:8]) == answers
-    assert [label.seq for label in labels] == list(range(1, 15))
-    assert [label.seq for label in labels if label.held_out] == [5, 10]
-    assert [label.kind for label in labels[8:]] == ["ranking", "ranking", "thumb"] * 2
 
 
 def test_clicks_teach_the_head_what_the_person_likes(population: Population) -> None:
