@@ -304,7 +304,7 @@ NOT_RUN = [
     Rule(
         r"make (test(-ecosystem)?|soak|lint|demo|bench-speed|bench-learning)", "takes minutes to hours", would_be_made
     ),
-    Rule(r"python -m benchmarks\.\w+( --labels 100| --updates)?", "takes minutes to hours; parts are tested", takes_help),
+    Rule(r"python -m benchmarks\.\w+( --labels 100| --updates)?", "takes long; parts are tested", takes_help),
     Rule(r"python -m adapters\.worker .+", "is what an update runs; STEPS has one", takes_help),
     Rule(r"python -m assistant\.api\.reference > docs/API\.md", "would write over what it is about", shows_this_page),
     Rule(r"MYNAH_SOAK=1 \S+ -m pytest tests/\S+", "is a test itself", files_are_there),
