@@ -36,6 +36,10 @@ class QuickQuestions:
         """Ids of the questions that were answered or skipped, in that order."""
         return (self._people.setting(user.id, _ASKED) or "").split()
 
+    def left(self, user: User) -> int:
+        """How many have not come yet."""
+        return len(self._known) - len(self.asked(user))
+
     def next(self, user: User) -> Pair | None:
         """The pair whose answer would teach most now; None when every question has come."""
         return self._elicitation.most_telling(self._learning.head(user.id), self.asked(user))

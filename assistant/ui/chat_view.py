@@ -108,7 +108,7 @@ class ChatView:
             learn=learn,
             turns=turns,
             new=not self.here,
-            unknown=unknown and self.mynah.questions.next(self.user) is not None,
+            unknown=unknown and self.mynah.questions.left(self.user) > 0,
             title=self.title(),
         )
 

@@ -119,7 +119,7 @@ class MineView:
             summary=summary,
             said=said,
             opened=opened,
-            questions=self.mynah.questions.next(self.user) is not None,
+            questions=self.mynah.questions.left(self.user) > 0,
             shown=[TraitRow(view, behind[view.name]) for view in lead],
             rest=[TraitRow(view, behind[view.name]) for view in views if view not in lead],
         )

@@ -60,9 +60,15 @@ def test_quick_questions(page: Page, site: Site) -> None:
         page.keyboard.up("1" if left < right else "2")
         expect(page.locator("#taste")).to_contain_text("From 1 click." if number == 1 else f"From {number} clicks.")
     assert len(seen) == 10, "each question comes once"
+    page.set_viewport_size({"width": 390, "height": 600})
+    choice.locator(".vote.right").scroll_into_view_if_needed()
+    before = choice.get_attribute("data-question")
+    choice.get_by_role("button", name="Skip this one").click()
+    expect(choice).not_to_have_attribute("data-question", str(before))
+    expect(choice.get_by_role("heading", name="Which one do you like better?")).to_be_in_viewport()
+    page.set_viewport_size({"width": 1280, "height": 800})
     trait = page.locator("#taste .trait", has_text="shorter replies").first
     expect(trait).to_be_visible()
-    choice.get_by_role("button", name="Skip this one").click()
     expect(choice).to_contain_text("Question 12.")
     expect(page.get_by_text("From 10 clicks.")).to_be_visible()
     choice.get_by_role("button", name="That is enough").click()

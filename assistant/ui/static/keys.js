@@ -87,11 +87,12 @@
   });
 
   // A comparison takes the focus, so that the keys vote, unless somebody is writing.
-  let seen = null;
+  let seen = null, question = ''; // the next question is written into the form of the one before
   const look = () => {
     const choice = document.querySelector('#stage .choice, #questions .choice');
-    if (choice === seen) return;
+    if (choice === seen && choice?.dataset.question === question) return;
     seen = choice;
+    question = choice?.dataset.question;
     const at = document.activeElement;
     if (!choice) return;
     if (at === document.body || (at.matches('#box textarea') && !at.value)) choice.querySelector('h2').focus({ preventScroll: true });
