@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -48,6 +48,10 @@ class Group:
             self.prompt_trunk,
             [self.trunks[i] for i in keep],
         )
+
+    def copied(self) -> Group:
+        """The same in memory of its own."""
+        return replace(self, prompt_trunk=self.prompt_trunk.clone(), trunks=[trunk.clone() for trunk in self.trunks])
 
     def joined(self, other: Group) -> Group:
         """The same prompt with these replies and then the other's."""

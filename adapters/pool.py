@@ -1,15 +1,15 @@
 """The shared pool: base replies to shipped prompts, made once a base and reused by everybody's updates.
 
-Each prompt keeps several replies with their trunk activations and their log-probabilities under the base, so that a
-person's update can score them all with its own reward head in milliseconds and learn from the best and the worst
-without writing a single token. Nothing of any person is in it, so it lives beside the base, not in the data folder.
+Each prompt keeps many replies with their trunk activations and their log-probabilities under the base, so that a
+person's update can score them all with its own reward head in a moment and learn from the best and the worst without
+writing a single token. Nothing of any person is in it, so it lives beside the base, not in the data folder.
 
 The pool is built in chunks; a killed build goes on with the first missing one. A damaged chunk is made again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class PoolConfig:
     """What a pool holds. prompts: how many of those offered, 0 for all; chunk: prompts a file."""
 
     prompts: int = 0
-    replies: int = 8
+    replies: int = 32
     max_tokens: int = 64
     temperature: float = 0.8
     seed: int = 1
@@ -96,8 +96,13 @@ class Pool:
 
     def load(self) -> list[PoolEntry]:
         """All entries, in the order of the prompts; memory-mapped until used. Raises CorruptFile."""
-        kept = [pair for path in self.chunks for pair in load_groups(path)]
-        return [PoolEntry(*prompt, *pair) for prompt, pair in zip(self.prompts, kept, strict=True)]
+        return list(self.entries())
+
+    def entries(self) -> Iterator[PoolEntry]:
+        """The same, file by file: the memory of what is not kept is given back on the way. Raises CorruptFile."""
+        kept = (pair for path in self.chunks for pair in load_groups(path))
+        for prompt, pair in zip(self.prompts, kept, strict=True):
+            yield PoolEntry(*prompt, *pair)
 
     def _build_chunk(self, policy: Policy, index: int, path: Path) -> None:
         chunk = self.prompts[index * self.config.chunk : (index + 1) * self.config.chunk]

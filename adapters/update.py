@@ -18,6 +18,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from adapters.rollout import roll_out
 from adapters.safety import Part, SafetyTerm
 from adapters.value_head import ValueHead
 from adapters.versions import fill, verify
-from adapters.warm_start import Rated, scale_b, warm_start
+from adapters.warm_start import Rated, WarmStartConfig, scale_b, warm_start
 from feedback.errors import CorruptFile, InvalidInput
 from feedback.population import load_population
 from feedback.reward_head import RewardHead
@@ -89,8 +90,8 @@ class Update:
 
     def pool(self) -> None:
         """What is shared, and base replies to the person's own prompts."""
-        pool, gate = prepare_shared(self.run, self.policy, self.job)
-        self.entries, self.base = pool.load(), gate.load()
+        self.shared, gate = prepare_shared(self.run, self.policy, self.job)
+        self.entries, self.base = self.shared.load(), gate.load()
         own = own_prompts(self.job, self.policy.renderer)
         path = self.run.checkpoint / "own.safetensors"
         if not path.exists():
@@ -192,11 +193,10 @@ class Update:
 
     def _learn_from_base(self) -> None:
         """Rate the base replies by the person's head and take the steps, as far as the budget."""
-        config, entries, rated = self.config.warm_start, [*self.entries, *self.own], list[Rated]()
-        for number, entry in enumerate(entries):
-            credit = torch.from_numpy(self.reward.credit(entry.group, entry.text, config.discount))
-            rated.append(Rated(entry.group, entry.ref_logprobs, credit))
-            self.run.tell("warm_start", 0.1 * (number + 1) / len(entries))
+        config, rated, count = self.config.warm_start, list[Rated](), len(self.entries) + len(self.own)
+        for entry in chain(self.shared.entries(), self.own):
+            rated.append(rate(self.reward, entry, config))
+            self.run.tell("warm_start", 0.1 * len(rated) / count)
         warm_start(
             self.policy,
             ADAPTER,
@@ -336,6 +336,17 @@ class Update:
             "config": job.config.as_dict(),
             "metrics": last,
         }
+
+
+def rate(model: RewardModel, entry: PoolEntry, config: WarmStartConfig) -> Rated:
+    """What is learned from of one prompt, in memory of its own: whole pools are mapped into memory to be rated."""
+    read = model.read(entry.group, entry.text)
+    baseline = model.baseline(read)
+    keep = model.extremes(read, baseline, config.replies)
+    group = entry.group.only(keep)
+    longest = max(map(len, group.replies))
+    credit = torch.from_numpy(model.credit(group, entry.text, baseline, config.discount))
+    return Rated(group.copied(), entry.ref_logprobs[keep, :longest].clone(), credit)
 
 
 def wins_more(after: Mapping[str, float], before: Mapping[str, float]) -> bool:
