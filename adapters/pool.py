@@ -4,11 +4,16 @@ Each prompt keeps many replies with their trunk activations and their log-probab
 person's update can score them all with its own reward head in a moment and learn from the best and the worst without
 writing a single token. Nothing of any person is in it, so it lives beside the base, not in the data folder.
 
-The pool is built in chunks; a killed build goes on with the first missing one. A damaged chunk is made again.
+The pool is built in chunks; a killed build goes on with the first missing one. A damaged chunk is made again. Pools of
+another release or of other settings are removed a month after their last use.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +32,7 @@ from adapters.rendering import DEFAULT_SYSTEM
 from adapters.rollout import roll_out
 from feedback.errors import CorruptFile
 
+UNUSED = 30 * 86_400.0  # seconds
 MAX_POSITIONS = 640  # packed positions a forward: bounds the memory of logits and activations
 Prompts = Sequence[tuple[str, str]]
 
@@ -69,6 +75,7 @@ class Pool:
         name: str = "pool",
         prompts: Sequence[tuple[str, str]] | None = None,
     ) -> None:
+        self.name = name
         offered = list(shipped_prompts("pool") if prompts is None else prompts)
         self.prompts = offered[: config.prompts] if config.prompts else offered
         self.config, self.base_id, self.split = config, base_id, split
@@ -93,6 +100,7 @@ class Pool:
             if not is_sound(path):
                 self._build_chunk(policy, index, path)
             progress((index + 1) / len(self.chunks))
+        self._clear_up()
 
     def load(self) -> list[PoolEntry]:
         """All entries, in the order of the prompts; memory-mapped until used. Raises CorruptFile."""
@@ -103,6 +111,14 @@ class Pool:
         kept = (pair for path in self.chunks for pair in load_groups(path))
         for prompt, pair in zip(self.prompts, kept, strict=True):
             yield PoolEntry(*prompt, *pair)
+
+    def _clear_up(self) -> None:
+        """Mark this pool as used now, and remove those of the same name that nobody has used for long."""
+        with contextlib.suppress(OSError):  # a folder that only others may write to is used as it is
+            os.utime(self.folder)
+            for other in self.folder.parent.glob(f"{self.name}-*"):
+                if other.is_dir() and time.time() - other.stat().st_mtime > UNUSED:
+                    shutil.rmtree(other)
 
     def _build_chunk(self, policy: Policy, index: int, path: Path) -> None:
         chunk = self.prompts[index * self.config.chunk : (index + 1) * self.config.chunk]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 
 from adapters.base_model import BaseFiles
 from adapters.policy import Policy
-from adapters.pool import Pool, PoolConfig, load_groups, reply_logprobs, save_groups
+from adapters.pool import UNUSED, Pool, PoolConfig, load_groups, reply_logprobs, save_groups
 from feedback.errors import CorruptFile
 
 SMALL = PoolConfig(prompts=2, replies=2, max_tokens=6, chunk=1)
@@ -71,6 +73,24 @@ def test_another_base_trunk_or_configuration_has_its_own_folder(base_files: Base
 
     assert len({folder(), folder("other@1/nf4"), folder(split=19), folder(config=PoolConfig())}) == 4
     assert folder() == folder()
+
+
+def test_a_pool_of_another_release_goes_a_month_after_its_last_use(policy: Policy, tmp_path: Path) -> None:
+    pool = pool_in(tmp_path, policy)
+    pool.build(policy)
+    ages = {
+        "pool-older": 1.01 * UNUSED,
+        "pool-newer": 0.99 * UNUSED,
+        "gate-older": 2 * UNUSED,
+        pool.folder.name: 2 * UNUSED,
+    }
+    for name, age in ages.items():
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "chunk-000.safetensors").touch()
+        os.utime(tmp_path / name, times=(time.time() - age,) * 2)
+    pool.build(policy)
+    assert {path.name for path in tmp_path.iterdir()} == set(ages) - {"pool-older"}
+    assert time.time() - pool.folder.stat().st_mtime < 60, "it was used just now"
 
 
 def test_groups_survive_a_round_trip(policy: Policy, tmp_path: Path) -> None:
