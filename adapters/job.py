@@ -60,7 +60,7 @@ class UpdateConfig:
     gate: GateConfig = field(default_factory=GateConfig)
     own_prompts: int = 8
     own_tokens: int = 256
-    own_replies: int = 16
+    own_replies: int = 8
     start: Literal["fresh", "parent"] = "fresh"
     tensorboard: bool = False
 

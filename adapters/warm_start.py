@@ -3,7 +3,7 @@
 The pool holds base replies with their trunk activations, so for an adapter that changes nothing yet it is a rollout:
 PPO's first, a hundred times as large as one that a person could wait for. Most of it says little: of each prompt's
 replies those are learned from that the person's head likes best and least (the reward's `extremes`), which
-tell much more than as many others would (Xu et al. 2025; LOG.md). The reward reads every beginning of them (`credit`),
+tell more than as many others would (Xu et al. 2025; LOG.md). The reward reads every beginning of them (`credit`),
 which says at which token it went up or down. Every step takes another part of the pool:
 
     B += size · g / (f + damping · mean f)      g: sum over the part's tokens of credit · ratio · ∇ log p
@@ -41,7 +41,7 @@ class WarmStartConfig:
     curvature that is added everywhere; max_ratio: clip above.
     """
 
-    replies: int = 8
+    replies: int = 4
     steps: int = 6
     size: float = 0.005
     discount: float = 0.9
