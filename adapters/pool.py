@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +30,7 @@ from adapters.prompts import shipped_prompts
 from adapters.rendering import DEFAULT_SYSTEM
 from adapters.rollout import roll_out
 from feedback.errors import CorruptFile
+from feedback.types import wall
 
 UNUSED = 30 * 86_400.0  # seconds
 MAX_POSITIONS = 640  # packed positions a forward: bounds the memory of logits and activations
@@ -115,9 +115,9 @@ class Pool:
     def _clear_up(self) -> None:
         """Mark this pool as used now, and remove those of the same name that nobody has used for long."""
         with contextlib.suppress(OSError):  # a folder that only others may write to is used as it is
-            os.utime(self.folder)
+            os.utime(self.folder, times=(wall().timestamp(),) * 2)
             for other in self.folder.parent.glob(f"{self.name}-*"):
-                if other.is_dir() and time.time() - other.stat().st_mtime > UNUSED:
+                if other.is_dir() and wall().timestamp() - other.stat().st_mtime > UNUSED:
                     shutil.rmtree(other)
 
     def _build_chunk(self, policy: Policy, index: int, path: Path) -> None:
