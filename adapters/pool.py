@@ -39,14 +39,18 @@ Prompts = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """What a pool holds. prompts: how many of those offered, 0 for all; chunk: prompts a file."""
+    """What a pool holds.
+
+    prompts: how many of those offered, 0 for all; chunk: prompts a file, as many as are written at once, since whoever
+    chats ends the build amid one.
+    """
 
     prompts: int = 0
     replies: int = 32
     max_tokens: int = 64
     temperature: float = 0.8
     seed: int = 1
-    chunk: int = 12
+    chunk: int = 2
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,12 @@ class Pool:
         return sum(path.exists() for path in self.chunks) / len(self.chunks)
 
     def build(self, policy: Policy, progress: Callable[[float], None] = lambda share: None) -> None:
-        """Write what is missing or damaged; `progress` gets the share done and may raise to stop between chunks."""
+        """Write what is missing or damaged; `progress` gets the share of that done and may raise to stop in between."""
         assert (policy.base_id, policy.split) == (self.base_id, self.split), "another base, or another trunk"
-        for index, path in enumerate(self.chunks):
-            if not is_sound(path):
-                self._build_chunk(policy, index, path)
-            progress((index + 1) / len(self.chunks))
+        missing = [index for index, path in enumerate(self.chunks) if not is_sound(path)]
+        for done, index in enumerate(missing, start=1):
+            self._build_chunk(policy, index, self.chunks[index])
+            progress(done / len(missing))
         self._clear_up()
 
     def load(self) -> list[PoolEntry]:

@@ -359,8 +359,9 @@ def prepare_shared(run: JobRun, policy: Policy, job: JobSpec | PoolJob) -> tuple
     pool, gate = shared_files(job, policy.split)
     with _in_turn(run, job.base.folder / "pool.lock"):
         sweep(job.base.folder / "pool", older=STALE)
-        pool.build(policy, lambda share: run.tell("pool", 0.75 * share))
-        gate.build(policy, lambda share: run.tell("pool", 0.75 + 0.2 * share))
+        most = 0.75 if pool.ready < 1.0 else 0.0  # of the stage: what is there already is no sign of its pace
+        pool.build(policy, lambda share: run.tell("pool", most * share))
+        gate.build(policy, lambda share: run.tell("pool", most + (0.95 - most) * share))
     return pool, gate
 
 

@@ -50,8 +50,11 @@ def test_a_killed_build_goes_on_and_a_damaged_chunk_is_made_again(policy: Policy
         pool.build(policy, stop)
     assert pool.ready == 0.5
     first = pool.chunks[0].read_bytes()
-    pool.build(policy)
+    shares: list[float] = []
+    pool.build(policy, shares.append)
     assert pool.chunks[0].read_bytes() == first, "what was there is not written again"
+    pool.build(policy, shares.append)
+    assert shares == [1.0], "the share of what was missing, or nobody could say how long the rest takes"
 
     pool.chunks[1].write_bytes(pool.chunks[1].read_bytes()[:-50])
     with pytest.raises(CorruptFile, match="is damaged"):
