@@ -173,3 +173,9 @@ def response_mask(groups: Sequence[Group]) -> Tensor:
     """(R, T) over the replies of all groups, True where a reply has a token."""
     lengths = torch.tensor([len(reply) for group in groups for reply in group.replies])
     return torch.arange(int(lengths.max()))[None] < lengths[:, None]
+
+
+def below(first: Tensor, second: Tensor) -> Tensor:
+    """Two (R, T) below one another, as wide as the wider, 0 where there is nothing."""
+    width = max(first.shape[1], second.shape[1])
+    return torch.cat([torch.nn.functional.pad(each, (0, width - each.shape[1])) for each in (first, second)])

@@ -1,10 +1,11 @@
-"""The shared pool: base replies to shipped prompts, made once a base and reused by everybody's updates.
+"""The shared pools: base replies to shipped prompts, made once a base and reused by everybody's updates.
 
-Each prompt keeps many replies with their trunk activations and their log-probabilities under the base, so that a
+Each prompt keeps several replies with their trunk activations and their log-probabilities under the base, so that a
 person's update can score them all with its own reward head in a moment and learn from the best and the worst without
-writing a single token. Nothing of any person is in it, so it lives beside the base, not in the data folder.
+writing a single token. Nothing of any person is in it, so it lives beside the base, not in the data folder. An update
+needs one pool; further ones, from other seeds, it uses where idle time has made them.
 
-The pool is built in chunks; a killed build goes on with the first missing one. A damaged chunk is made again. Pools of
+A pool is built in chunks; a killed build goes on with the first missing one. A damaged chunk is made again. Pools of
 another release or of other settings are removed a month after their last use.
 """
 
@@ -14,7 +15,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from adapters.decoding import Sampling
 from adapters.files import sha256_json, write_whole
-from adapters.packing import Group, micro_batches, pack
+from adapters.packing import Group, below, micro_batches, pack
 from adapters.policy import Policy
 from adapters.prompts import shipped_prompts
 from adapters.rendering import DEFAULT_SYSTEM
@@ -41,16 +42,15 @@ Prompts = Sequence[tuple[str, str]]
 class PoolConfig:
     """What a pool holds.
 
-    prompts: how many of those offered, 0 for all; chunk: prompts a file, as many as are written at once, since whoever
-    chats ends the build amid one.
+    prompts: how many of those offered, 0 for all; chunk: prompts a file: whoever chats ends the build amid one.
     """
 
     prompts: int = 0
-    replies: int = 32
+    replies: int = 8
     max_tokens: int = 64
     temperature: float = 0.8
     seed: int = 1
-    chunk: int = 2
+    chunk: int = 12
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,13 @@ class PoolEntry:
     text: str
     group: Group
     ref_logprobs: Tensor
+
+    def joined(self, other: PoolEntry) -> PoolEntry:
+        """The same prompt with these replies and then the other's."""
+        assert self.prompt_id == other.prompt_id, "replies to another prompt"
+        return replace(
+            self, group=self.group.joined(other.group), ref_logprobs=below(self.ref_logprobs, other.ref_logprobs)
+        )
 
 
 class Pool:

@@ -1,7 +1,7 @@
 """Stage one of an update: a few long policy-gradient steps on replies that were written long ago.
 
 The pool holds base replies with their trunk activations, so for an adapter that changes nothing yet it is a rollout:
-PPO's first, 170 times as large as one that a person could wait for. Most of it says little: of each prompt's
+PPO's first, forty to 170 times as large as one that a person could wait for. Most of it says little: of each prompt's
 replies those are learned from that the person's head likes best and least (the reward's `extremes`), which tell more
 than as many others would (Xu et al. 2025; LOG.md). The reward reads every beginning of them (`credit`), which says at
 which token it went up or down. Every step takes another part of the pool:

@@ -39,7 +39,7 @@ QUICK = Plan(
     people=("friendly_coach",),
     labels=12,
     prompts=5,
-    update={"pool": {"prompts": 48, "replies": 8}, "ppo": {"batches": 1}},
+    update={"pool": {"prompts": 48}, "ppo": {"batches": 1}},
 )
 
 
