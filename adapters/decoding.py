@@ -8,7 +8,7 @@ policy's own distribution.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -106,6 +106,11 @@ class Generation:
         return not self._unfinished
 
     @property
+    def unfinished(self) -> frozenset[int]:
+        """Replies that are still being written."""
+        return frozenset(self._unfinished)
+
+    @property
     def rows(self) -> int:
         """Rows of a step that writes the next token; 0 before the prompts are read."""
         return len(self._batch) if self._cache is not None else 0
@@ -145,6 +150,18 @@ class Generation:
         """Stop writing some replies (a stop string was met, a draft lost)."""
         self._unfinished.difference_update(rows)
         self._compact(device)
+
+    def resample(self, parents: Mapping[int, int], device: torch.device) -> None:
+        """Let replies, finished or not, go on as copies of unfinished ones: {reply: the one it becomes a copy of}."""
+        assert self._sums is not None and not self.keep_trunk, "copies of what was not kept"
+        assert self._unfinished.issuperset(parents.values()), "nothing follows what is finished"
+        places = {row: place for place, row in enumerate(self._batch)}
+        for row, beginning in {row: list(self.replies[parent]) for row, parent in parents.items()}.items():
+            self.replies[row], self.ended[row] = beginning, False
+        self._sums[list(parents)] = self._sums[list(parents.values())]
+        self._unfinished.update(parents)
+        self._batch = sorted(self._unfinished)
+        self._take_rows([places[parents.get(row, row)] for row in self._batch], device)
 
     def run(self, model: Stepper) -> None:
         """Step until every reply is done."""
@@ -216,11 +233,17 @@ class Generation:
             return
         if (len(self._batch) - len(keep)) * SPARE >= len(self._batch):
             self._batch = [self._batch[place] for place in keep]
-            rows = torch.tensor(keep, device=device)
-            self._select(rows)
-            self._lengths = self._lengths[rows]
-            if self._mask is not None:
-                self._mask = self._mask[rows]
+            self._take_rows(keep, device)
+        else:
+            self._last = torch.tensor([self.replies[row][-1] for row in self._batch], device=device)
+
+    def _take_rows(self, places: Sequence[int], device: torch.device) -> None:
+        """What the model keeps of each reply of the batch, from where it has been until now."""
+        rows = torch.tensor(places, device=device)
+        self._select(rows)
+        self._lengths = self._lengths[rows]
+        if self._mask is not None:
+            self._mask = self._mask[rows]
         self._last = torch.tensor([self.replies[row][-1] for row in self._batch], device=device)
 
     def _select(self, rows: Tensor) -> None:

@@ -13,7 +13,7 @@ itself; the record grows from the comparisons that people make anyway.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from typing import Any, Protocol
@@ -35,6 +35,7 @@ Fitness = tuple[bool, bool, bool, bool]
 
 RERANK_DRAFTS = 16
 RERANK_DRAFTS_BUSY = 8  # while others wait
+SURVIVORS = 4  # one beginning in so many is gone on from
 SAME_WORDS = 8  # of a draft that is a reply before once more, at least
 HARM_WEIGHT = 6.0  # logits of a click that certain harm costs; the same as in the reward (adapters/reward.py)
 CONTEXT_TOKENS = 24  # two tastes or so: with each more, the embedded base breaks off more replies (LOG.md)
@@ -270,6 +271,19 @@ def choose(order: Sequence[int], drafts: Sequence[Drafted], count: int) -> list[
         (repeated if text in seen else fresh).append(number)
         seen.add(text)
     return (fresh + repeated)[:count]
+
+
+def resampled(order: Sequence[int], unfinished: Collection[int]) -> dict[int, int]:
+    """Which drafts go on as copies of which others, half way: {draft: whose copy}.
+
+    order: all of them, best first. The best quarter stays as it is, and those of it that are not finished take the
+    places of all others by turns (best-of-n block by block: Mudgal et al. 2024). Where all of it is finished, the best
+    unfinished one does.
+    """
+    best = order[: max(1, len(order) // SURVIVORS)]
+    going = [draft for draft in best if draft in unfinished] or [draft for draft in order if draft in unfinished][:1]
+    others = [draft for draft in order if draft not in best and draft not in going]
+    return {draft: going[place % len(going)] for place, draft in enumerate(others)} if going else {}
 
 
 def context_system(

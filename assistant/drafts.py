@@ -6,7 +6,7 @@ purpose: text, stop strings and the choice among drafts, which are the same for 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 import torch
@@ -31,6 +31,9 @@ class Drafts(Protocol):
     def done(self) -> bool: ...
 
     @property
+    def unfinished(self) -> frozenset[int]: ...
+
+    @property
     def rows(self) -> int: ...
 
     @property
@@ -43,6 +46,8 @@ class Drafts(Protocol):
         ...
 
     def drop(self, rows: Collection[int], device: torch.device) -> None: ...
+
+    def resample(self, parents: Mapping[int, int], device: torch.device) -> None: ...
 
     def trunk_means(self) -> Tensor: ...
 

@@ -113,6 +113,7 @@ class Requests:
         duel = self._duel(user, request, wanted, version)
         if duel is not None and version is not None:
             keep = self._remembering(user, version.number, keep)
+        said = messages[-1]["content"]
         drafts = draft_count(engine.busy > 0, request.seed is not None, request.temperature == 0)  # for all arms alike
         try:
             for place, wish in enumerate(duel or self._arms(user, request, wanted, version)):
@@ -127,9 +128,11 @@ class Requests:
                     check_stops(request.stop),
                     user.id,
                     arm not in RERANKED,
-                    partial(judge.going_on, prompt=messages[-1]["content"], count=count, ask=request.ask and not duel)
+                    partial(judge.going_on, prompt=said, count=count, ask=request.ask and not duel)
                     if arm in RERANKED
                     else None,
+                    # Several to compare had better not begin alike.
+                    partial(judge.resampled, prompt=said) if arm in RERANKED and count == 1 else None,
                 )
                 number = wish.version.number if wish.version else None
                 parts.append(Part(arm, number, count, engine.write(ask)))

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from adapters.rendering import ChatMessage
 from adapters.safety import HARMFUL, SafetyTerm
 from adapters.wellformed import coined_share
-from assistant.arms import RERANKED, choose, fitness, rank_drafts
-from assistant.writing import NARROW_AT, Draft, Writing
+from assistant.arms import RERANKED, choose, fitness, rank_drafts, resampled
+from assistant.writing import NARROW_AT, RESAMPLE_AT, Draft, Writing
 from feedback.errors import MynahError
 from feedback.pairing import LEAST_BITS, most_telling
 from feedback.population import Population
@@ -51,10 +51,17 @@ class Judge:
 
     def best(self, drafts: Sequence[Draft], prompt: str, count: int) -> list[Draft]:
         """The best `count` of the drafts, best first. prompt: the person's last message."""
+        return [drafts[place] for place in choose(self.order(drafts, prompt), drafts, count)]
+
+    def order(self, drafts: Sequence[Draft], prompt: str) -> list[int]:
+        """Places of all drafts, best first."""
         taste, _ = self.head.score(self._features(drafts))
         coined = np.array([coined_share(draft.text, self.pieces) for draft in drafts])
-        order = rank_drafts(drafts, taste, self._harm(drafts, prompt), coined, self.subject_floor, self.said)
-        return [drafts[place] for place in choose(order, drafts, count)]
+        return rank_drafts(drafts, taste, self._harm(drafts, prompt), coined, self.subject_floor, self.said)
+
+    def resampled(self, drafts: Sequence[Draft], unfinished: Collection[int], prompt: str) -> dict[int, int]:
+        """Which drafts go on as copies of which others, half way."""
+        return resampled(self.order(drafts, prompt), unfinished)
 
     def going_on(self, drafts: Sequence[Draft], prompt: str, count: int, ask: bool) -> list[int]:
         """Places of the best `count` of drafts that are still being written; with `ask`, also of the one whose
@@ -67,7 +74,8 @@ class Judge:
     def worth_asking(self, first: Draft, drafts: Sequence[Draft], prompt: str) -> Draft | None:
         """The draft whose comparison with `first` would teach most, None when no answer would teach enough.
 
-        Only drafts that are no worse than `first` in what stands above taste come into question.
+        Only drafts that are no worse than `first` in what stands above taste come into question, and that begin with
+        other words: those that went on from the same beginning differ too little to be worth reading twice.
         """
         harm = self._harm(drafts, prompt)
         fits = [fitness(d, float(harm[place]), self.subject_floor, self.said) for place, d in enumerate(drafts)]
@@ -75,7 +83,9 @@ class Judge:
         others = [
             place
             for place, draft in enumerate(drafts)
-            if fits[place] <= fits[mine] and draft.text.strip() not in ("", first.text.strip())
+            if fits[place] <= fits[mine]
+            and draft.text.strip() not in ("", first.text.strip())
+            and draft.ids[:RESAMPLE_AT] != first.ids[:RESAMPLE_AT]
         ]
         found = most_telling(self.head, self._features(drafts), mine, others) if first.text.strip() else None
         return drafts[found[0]] if found and found[1] >= LEAST_BITS else None

@@ -120,12 +120,12 @@ class ModelServer:
         self,
         version: AdapterVersion | None,
         user_id: str,
-        prompt: Sequence[int],
-        copies: int,
+        prompts: Sequence[Sequence[int]],
         how: Sampling,
         sink: Sink,
+        first: int = 0,
     ) -> Request:
-        """Begin to write drafts; errors come to the sink."""
+        """Begin to write a draft for each prompt, numbered from `first` on; errors come to the sink."""
         bodies = [
             {
                 "prompt": list(prompt),
@@ -145,12 +145,12 @@ class ModelServer:
                 # What was read for one person is not used for another, whose waiting would tell of it.
                 "cache_salt": sha256_json([self._salt, user_id]),
             }
-            for row in range(copies)
+            for row, prompt in enumerate(prompts, first)
         ]
         started: Future[Request] = Future()
 
         async def serve() -> None:
-            await self._serve(await asyncio.wrap_future(started), version, bodies, sink)
+            await self._serve(await asyncio.wrap_future(started), version, dict(enumerate(bodies, first)), sink)
 
         request = Request(self, self._run(serve()))
         started.set_result(request)
@@ -190,13 +190,13 @@ class ModelServer:
     # ---- writing ----------------------------------------------------------------------------------------------------
 
     async def _serve(
-        self, request: Request, version: AdapterVersion | None, bodies: Sequence[dict[str, Any]], sink: Sink
+        self, request: Request, version: AdapterVersion | None, bodies: dict[int, dict[str, Any]], sink: Sink
     ) -> None:
         """All drafts of a request."""
         name = None
         try:
             model = name = await self._taken(version)
-            for row, body in enumerate(bodies):
+            for row, body in bodies.items():
                 room = self._context - len(body["prompt"])
                 body |= {"model": model, "max_tokens": min(body["max_tokens"], room)}
                 request.tasks[row] = asyncio.ensure_future(self._stream(row, body, sink))

@@ -1,14 +1,16 @@
 """Drafts that a vLLM server writes, taken in step: a `Writing` sees them as it sees drafts that are written here.
 
 What comes in waits until every unfinished draft has its next token; so drafts are told apart when each is as long as
-the others, however the server takes turns. What the reward head looks at comes from the base here: it reads the prompt
-while the server writes, and each draft once, a few at a time, before it is needed.
+the others, however the server takes turns. A draft that becomes a copy of another goes on as a stream of its own, from
+that beginning; the server has read it already. What the reward head looks at comes from the base here: it reads the
+prompt while the server writes, and each draft once, a few at a time, before it is needed.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -45,20 +47,22 @@ class RemoteDrafts:
         self.ended = [False] * ask.copies
         self._policy, self._prefixes, self._ask, self._rouse = policy, prefixes, ask, rouse
         self._unfinished = set(range(ask.copies))
-        self._coming: list[deque[int]] = [deque() for _ in range(ask.copies)]
-        self._finish: list[str | None] = [None] * ask.copies  # why nothing comes after that
+        self._streams = list(range(ask.copies))  # which stream each draft comes by
+        self._coming: list[deque[int]] = [deque() for _ in range(ask.copies)]  # by stream
+        self._finish: list[str | None] = [None] * ask.copies  # by stream: why nothing comes after that
         self._error: Exception | None = None
         self._reader = PromptReader(prompt.ids, prefixes.find(ask.user_id, None, prompt.ids))
         self._prompt: Prompts | None = None  # once it is read
         self._length = len(prompt.ids)
         self._means: Tensor | None = None  # (R, H) fp32, of each draft's first tokens
         self._read = [0] * ask.copies  # how many those are
-        self._request = server.write(ask.adapter, ask.user_id, prompt.ids, ask.copies, ask.sampling, self)
+        self._server, self._ids = server, prompt.ids
+        self._requests = [server.write(ask.adapter, ask.user_id, [prompt.ids] * ask.copies, ask.sampling, self)]
 
     # ---- the server's thread ----------------------------------------------------------------------------------------
 
     def take(self, row: int, tokens: Sequence[int], finish: str | None) -> None:
-        """More tokens of a draft, and why there are no more."""
+        """More tokens of a stream, and why there are no more."""
         self._coming[row].extend(tokens)
         self._finish[row] = finish
         if self._has_come:
@@ -75,6 +79,11 @@ class RemoteDrafts:
     def done(self) -> bool:
         """Every draft has ended or reached the limit."""
         return not self._unfinished
+
+    @property
+    def unfinished(self) -> frozenset[int]:
+        """Drafts that are still being written."""
+        return frozenset(self._unfinished)
 
     @property
     def ready(self) -> bool:
@@ -101,7 +110,26 @@ class RemoteDrafts:
     def drop(self, rows: Collection[int], device: torch.device) -> None:
         """Stop writing some of them."""
         self._unfinished.difference_update(rows)
-        self._request.drop(list(rows))
+        self._drop_streams([self._streams[row] for row in rows])
+
+    def resample(self, parents: Mapping[int, int], device: torch.device) -> None:
+        """Let drafts go on as copies of unfinished ones, after `trunk_means`."""
+        assert self._means is not None, "copies of what was not read"
+        self._drop_streams([self._streams[row] for row in parents])
+        first, ask = len(self._coming), self._ask
+        self._coming += [deque() for _ in parents]
+        self._finish += [None] * len(parents)
+        for stream, (row, beginning) in enumerate(
+            {row: list(self.replies[parent]) for row, parent in parents.items()}.items(), first
+        ):
+            self._streams[row], self.replies[row], self.ended[row] = stream, beginning, False
+            self._read[row] = self._read[parents[row]]
+        self._means[list(parents)] = self._means[list(parents.values())]
+        self._unfinished.update(parents)
+        begun = [[*self._ids, *self.replies[row]] for row in parents]
+        left = ask.sampling.max_tokens - max(len(self.replies[row]) for row in parents)
+        how = replace(ask.sampling, max_tokens=left)
+        self._requests.append(self._server.write(ask.adapter, ask.user_id, begun, how, self, first))
 
     def trunk_means(self) -> Tensor:
         """Mean trunk activation over each draft's tokens but its last, (R, H) fp32."""
@@ -119,12 +147,18 @@ class RemoteDrafts:
 
     def close(self) -> None:
         """Let the server stop."""
-        self._request.close()
+        for request in self._requests:
+            request.close()
+
+    def _drop_streams(self, streams: Sequence[int]) -> None:
+        for request in self._requests:
+            request.drop(streams)
 
     @property
     def _has_come(self) -> bool:
         """Whether every unfinished draft has its next token, or is over."""
-        return all(self._coming[row] or self._finish[row] for row in tuple(self._unfinished))
+        streams = [self._streams[row] for row in tuple(self._unfinished)]
+        return all(self._coming[stream] or self._finish[stream] for stream in streams)
 
     @property
     def _decides(self) -> bool:
@@ -133,18 +167,20 @@ class RemoteDrafts:
             return False
         longest = max((len(self.replies[row]) for row in self._unfinished), default=0)
         narrows = self._ask.narrow is not None and longest + 1 == writing.NARROW_AT
+        narrows |= self._ask.resample is not None and longest + 1 == writing.RESAMPLE_AT
         return narrows or all(self._ends(row) for row in self._unfinished)
 
     def _ends(self, row: int) -> bool:
         """Whether a draft's next token is its last."""
-        coming, limit = self._coming[row], self._ask.sampling.max_tokens
-        over = self._finish[row] is not None and len(coming) <= 1
+        coming, limit = self._coming[self._streams[row]], self._ask.sampling.max_tokens
+        over = self._finish[self._streams[row]] is not None and len(coming) <= 1
         return over or len(self.replies[row]) + 1 >= limit or coming[0] in self._policy.renderer.end_ids
 
     def _next(self) -> dict[int, int]:
-        taken = {row: self._coming[row].popleft() for row in sorted(self._unfinished) if self._coming[row]}
+        coming = {row: self._coming[self._streams[row]] for row in sorted(self._unfinished)}
+        taken = {row: tokens.popleft() for row, tokens in coming.items() if tokens}
         for row in tuple(self._unfinished):
-            reply, over = self.replies[row], self._finish[row] if not self._coming[row] else None
+            reply, over = self.replies[row], self._finish[self._streams[row]] if not coming[row] else None
             if row in taken:
                 reply.append(taken[row])
                 self.ended[row] = taken[row] in self._policy.renderer.end_ids

@@ -9,7 +9,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,6 +32,7 @@ Array = NDArray[np.float64]
 
 # Tokens after which drafts are told apart: as many as re-ranking is measured on (benchmarks/personalize.py).
 NARROW_AT = 64
+RESAMPLE_AT = 32  # tokens after which the best beginnings take the place of the others
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Ask:
     """What to write. adapter: None for the base; stream: show text as it comes, else only the result counts.
 
     narrow: given all drafts as they are after NARROW_AT tokens, the places of those to go on with; the others are not
-    part of the result. What a single one that is left says is shown as it comes.
+    part of the result. What a single one that is left says is shown as it comes. resample: given them after RESAMPLE_AT
+    tokens and the places of the unfinished ones, which go on as copies of which others.
     """
 
     messages: Sequence[ChatMessage]
@@ -49,6 +52,7 @@ class Ask:
     user_id: str = ""
     stream: bool = True
     narrow: Callable[[Sequence[Draft]], Sequence[int]] | None = None
+    resample: Callable[[Sequence[Draft], Collection[int]], Mapping[int, int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,7 @@ class Writing(Task):
         question = str(ask.messages[-1]["content"]) if ask.messages else ""
         self._streams = [TextStream(ask.stop, question) for _ in range(ask.copies)]
         self._drafting: Drafts | None = None
+        self._resampled = False
         self._kept: list[int] | None = None  # after narrowing
         self._alone: int | None = None  # the one draft that is left, once its text is shown
 
@@ -249,6 +254,9 @@ class Writing(Task):
         engine.tokens_written += len(written)
         if self.ask.stream or self.ask.stop or self._kept is not None:
             self._show(engine, written)
+        if self.ask.resample is not None and not self._resampled and self.tokens >= RESAMPLE_AT:
+            self._resampled = True
+            self._resample(engine, self.ask.resample)
         if self.ask.narrow is not None and self._kept is None and self.tokens >= NARROW_AT:
             self._narrow(engine, self.ask.narrow)
         return self._outcome(engine) if self.drafting.done else None
@@ -274,6 +282,17 @@ class Writing(Task):
             self._pieces.put((row, text))
         elif text and row == self._alone:
             self._pieces.put((0, text))
+
+    def _resample(
+        self, engine: Engine, resample: Callable[[Sequence[Draft], Collection[int]], Mapping[int, int]]
+    ) -> None:
+        """Let the best beginnings take the place of the others."""
+        if not (unfinished := self.drafting.unfinished):
+            return
+        if not (parents := resample(self._drafts(engine, final=False), unfinished)):
+            return
+        self._streams = [copy(self._streams[parents.get(row, row)]) for row in range(self.ask.copies)]
+        self.drafting.resample(parents, engine.policy.device)
 
     def _narrow(self, engine: Engine, narrow: Callable[[Sequence[Draft]], Sequence[int]]) -> None:
         """Go on with the chosen drafts only."""
@@ -308,7 +327,7 @@ class Writing(Task):
             self._push(engine, row, final=final or drafting.ended[row])
             stream, ended = self._streams[row], drafting.ended[row]
             finish: Literal["stop", "length"] = "stop" if ended or stream.cut else "length"
-            drafts.append(Draft(stream.shown, ids, ended, finish, latents[row], float(subjects[row])))
+            drafts.append(Draft(stream.shown, list(ids), ended, finish, latents[row], float(subjects[row])))
         return drafts
 
 

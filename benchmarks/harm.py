@@ -140,14 +140,14 @@ class Harm(Bench):
     def untrained(self, name: str) -> Unit:
         """Re-ranking after all labels, and what it would show by taste alone."""
         own, head = self.own(), self.head(name)
-        ways = {"taste alone": self.by_taste_alone(own, head), "re-ranked": self.picks(own, head)}
+        ways = {"taste alone": self.by_taste_alone(own, head), "re-ranked": self.reranked(head, 11).drafts}
         return {way: self.measured(picks, name) for way, picks in ways.items()}
 
     def trained(self, name: str) -> Unit:
         """The adapter's replies, and the best of them by the head."""
         written = self.written_by(self.job(name) / "result", self.settings.drafts)
-        picks = self.picks(written.drafts, self.head(name))
-        ways = {"adapter": written.drafts, "adapter, re-ranked": picks}
+        picks = self.reranked(self.head(name), 13, self.job(name) / "result")
+        ways = {"adapter": written.drafts, "adapter, re-ranked": picks.drafts}
         return {way: self.measured(drafts, name) for way, drafts in ways.items()} | {"kl": written.kl}
 
     def measured(self, drafts: list[Drafts], name: str) -> Unit:

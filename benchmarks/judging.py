@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
 
+from assistant.arms import SURVIVORS
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -99,3 +101,10 @@ def t_quantile(p: float, freedom: int) -> float:
 def best_of_n_kl(n: int) -> float:
     """Upper bound, in nats a reply, of the divergence of "best of n" from its proposal (Beirami et al. 2024)."""
     return math.log(n) - (n - 1) / n
+
+
+def reranking_kl(n: int) -> float:
+    """Upper bound, in nats a reply, of what re-ranking n drafts in two blocks diverges: a draft after the first begins
+    at most n / (best beginnings) times as often as one of the base, and is chosen at most n times as often as a draft.
+    """
+    return math.log(n / max(1, n // SURVIVORS)) + math.log(n)

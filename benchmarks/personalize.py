@@ -45,8 +45,8 @@ from assistant.profile import profile_of
 from assistant.turn import Judge
 from benchmarks.base_replies import Base, Drafts, Draw, base_replies, texts_of
 from benchmarks.clicks import best_row, click_through, head_of, heads_of, liked_texts, shown_and_clicked
-from benchmarks.judging import Judged, best_of_n_kl, wins_by_prompt
-from benchmarks.measure import Prompt, Written, judge, some, write
+from benchmarks.judging import Judged, best_of_n_kl, reranking_kl, wins_by_prompt
+from benchmarks.measure import Prompt, Reranked, Written, judge, rerank, some, write
 from benchmarks.people import ASKED, REPORT, UPDATE_PEOPLE, Person, make_person
 from benchmarks.report import text_report, write_report
 from benchmarks.summary import summarize
@@ -150,7 +150,7 @@ class Bench:
         return Judge(head, self.population, self.safety, self.floor, self.base.policy.renderer.pieces)
 
     def picks(self, drafts: list[Drafts], head: RewardHead) -> list[Drafts]:
-        """The draft that re-ranking shows, for each prompt."""
+        """The best of whole drafts, for each prompt."""
         judge = self.judge_of(head)
         rows = [best_row(each, judge) for each in drafts]
         return [some(each, row, row + 1) for each, row in zip(drafts, rows, strict=True)]
@@ -172,18 +172,35 @@ class Bench:
         return [self.label_drafts[i] for i in order]
 
     def rerank(self, name: str, seed: int, count: int) -> Unit:
-        """Re-ranking after `count` labels, and as a control all drafts it chooses from: what the base wins."""
+        """Re-ranking after `count` labels, and as controls the best of as many whole drafts, and all of these."""
         person, (_, labels) = self.person(name, seed), self.clicks(name, seed, count)
-        own = self.own()
-        picks = self.picks(own, head_of(labels, self.population))
+        head, own = head_of(labels, self.population), self.own()
+        picks = self.reranked(head, 11 + seed)
         opponents = self.opponents(person)
         return {
-            "wins": wins_by_prompt(self.judged(picks, person), opponents),
-            "over": self.over_rivals(self.judged(picks, person), person),
+            "wins": wins_by_prompt(self.judged(picks.drafts, person), opponents),
+            "over": self.over_rivals(self.judged(picks.drafts, person), person),
+            "whole": {
+                "wins": wins_by_prompt(self.judged(self.picks(own, head), person), opponents),
+                "kl": best_of_n_kl(self.settings.drafts) / self.tokens(own),
+            },
             "control": wins_by_prompt(self.judged(own, person), opponents),
-            "texts": [each.texts[0] for each in picks],
-            "kl": best_of_n_kl(self.settings.drafts) / self.tokens(own),
+            "texts": [each.texts[0] for each in picks.drafts],
+            "coined": self.coined(picks.drafts),
+            "kl": reranking_kl(self.settings.drafts) / picks.tokens,
         }
+
+    def reranked(self, head: RewardHead, seed: int, adapter: Path | None = None) -> Reranked:
+        """What re-ranking shows to the prompts that measure, of the base's drafts or of an adapter's."""
+        policy, name, copies = self.base.policy, "measured" if adapter else None, self.settings.drafts
+        if name and adapter:
+            policy.load_adapter(name, adapter)
+        try:
+            judge, sampling = self.judge_of(head), self.sampling(seed)
+            return rerank(policy, self.base.latents, self.prompts, judge, copies, sampling, adapter=name)
+        finally:
+            if name:
+                policy.drop_adapter(name)
 
     def tokens(self, drafts: list[Drafts]) -> float:
         """Mean length of a reply in tokens."""
@@ -270,7 +287,7 @@ class Bench:
         opponents = self.opponents(person)
         written = self.written_by(self.job(name) / "result", self.settings.drafts)
         first = self.written_by(self.job(name) / "checkpoint" / "warm_start", self.settings.first_drafts)
-        picks = self.picks(written.drafts, head_of(labels, self.population))
+        picks = self.reranked(head_of(labels, self.population), 13, self.job(name) / "result")
         judged = self.judged(written.drafts, person)
         return {
             "wins": wins_by_prompt(judged, opponents),
@@ -280,10 +297,11 @@ class Bench:
             "coined": self.coined(written.drafts),
             "texts": [each.texts[0] for each in written.drafts],
             "reranked": {
-                "wins": wins_by_prompt(self.judged(picks, person), opponents),
-                "over": self.over_rivals(self.judged(picks, person), person),
-                "kl": written.kl + best_of_n_kl(self.settings.drafts) / written.tokens,
-                "texts": [each.texts[0] for each in picks],
+                "wins": wins_by_prompt(self.judged(picks.drafts, person), opponents),
+                "over": self.over_rivals(self.judged(picks.drafts, person), person),
+                "kl": written.kl + reranking_kl(self.settings.drafts) / picks.tokens,
+                "texts": [each.texts[0] for each in picks.drafts],
+                "coined": self.coined(picks.drafts),
             },
             "first": {"wins": wins_by_prompt(self.judged(first.drafts, person), opponents), "kl": first.kl},
         }

@@ -230,7 +230,7 @@ class Summaries(Bench):
     def picked(self, name: str, seed: int, count: int) -> list[Drafts]:
         """What re-ranking shows after so many labels."""
         _, labels = self.clicks(name, seed, count)
-        return self.picks(self.own(), head_of(labels, self.population))
+        return self.reranked(head_of(labels, self.population), 11 + seed).drafts
 
     def trained(self, name: str, person: Person) -> dict[str, list[list[list[Judged]]]]:
         """The adapter's replies after one update, all of them and those that re-ranking shows."""
@@ -242,7 +242,8 @@ class Summaries(Bench):
     def adapter(self, name: str) -> Unit:
         """What the adapter writes: texts and whether they are broken, and its divergence."""
         written = self.written_by(self.job(name) / "result", self.settings.drafts)
-        picks = self.picks(written.drafts, head_of(self.clicks(name, 0, self.settings.many)[1], self.population))
+        head = head_of(self.clicks(name, 0, self.settings.many)[1], self.population)
+        picks = self.reranked(head, 13, self.job(name) / "result").drafts
         person = self.person(name, 0)
         ways = {"adapter": written.drafts, "adapter, re-ranked": picks}
         return {way: plain(self.judged(drafts, person)) for way, drafts in ways.items()} | {"kl": written.kl}

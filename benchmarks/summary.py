@@ -22,6 +22,7 @@ ADAPTER, BOTH = {30: 0.75, 100: 0.85}, {30: 0.88, 100: 0.93}  # by labels
 KL_MOST, MINUTES_MOST, CLICK_MOST, MEMORY_MOST = 0.1, 6.0, 100.0, 3.0  # nats a token, minutes, milliseconds, GB
 RIVALS = {"asked": "prompt by hand", "pasted": "liked replies pasted"}
 WARM = "stage one"  # before PPO; no arm of its own, but each stage has to show what it adds
+WHOLE = "whole drafts re-ranked"  # as a control: no beginnings that take the place of others
 SAMPLES = 2  # before/after pairs a person
 
 
@@ -77,6 +78,10 @@ def summarize(
     control = {name: over_seeds(units, "control") for name, units in found["few"].items()}
     contexts = {name: over_seeds([each["context"]]) for name, each in found["many"].items()}
     rivals = {rival: {name: over_seeds([each[rival]]) for name, each in found["rivals"].items()} for rival in RIVALS}
+    wholes, whole = (
+        {name: over_seeds([unit["whole"] for unit in units]) for name, units in some.items()}
+        for some in (found["few"], {name: [each["rerank"]] for name, each in found["many"].items()})
+    )
     reranks = {name: over_seeds([each["rerank"]]) for name, each in found["many"].items()}
     adapters = {name: over_seeds([each["adapted"]]) for name, each in found["trained"].items()}
     firsts = {name: over_seeds([each["adapted"]["first"]]) for name, each in found["trained"].items()}
@@ -90,15 +95,17 @@ def summarize(
     arms = [
         arm_row("base", 0, control, **answering),
         arm_row("rerank", s.few, few, target=RERANK_FEW, **answering),
+        arm_row(WHOLE, s.few, wholes),
         arm_row(RIVALS["asked"], 0, rivals["asked"], **answering),
         arm_row(RIVALS["pasted"], s.many, rivals["pasted"], **answering),
         arm_row("context", s.many, contexts, **answering),
         arm_row("rerank", s.many, reranks, **answering),
+        arm_row(WHOLE, s.many, whole),
         arm_row(WARM, s.many, firsts, memory_gb=trained["memory_gb"]),
         arm_row("adapter", s.many, adapters, target=_aim(ADAPTER, s.many), **trained),
         arm_row("adapter+rerank", s.many, both, target=_aim(BOTH, s.many), **trained),
     ]
-    groups = (control, few, *rivals.values(), contexts, reranks, firsts, adapters, both)
+    groups = (control, few, wholes, *rivals.values(), contexts, reranks, whole, firsts, adapters, both)
     measured = dict(zip([row["key"] for row in arms], groups, strict=True))
     people = [_person(name, s, measured, found["trained"].get(name)) for name in found["few"]]
     return {

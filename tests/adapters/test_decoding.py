@@ -128,6 +128,35 @@ def test_what_is_finished_stays_in_a_large_batch_until_it_is_an_eighth_of_it(pol
         torch.testing.assert_close(cut.trunk_means()[row], cut.trunks()[row].float().mean(0), atol=1e-2, rtol=1e-2)
 
 
+def test_replies_go_on_as_copies_of_others(policy: Policy) -> None:
+    """From the beginning they took over, each in its own way; whoever stays writes what it would have written."""
+    prompt = policy.render([{"role": "user", "content": "Tell me about the sea."}])
+    policy.use(None)
+
+    def begin() -> Generation:
+        batch = Generation([prompt], 6, Sampling(0.8, 1.0, 14, 3), [])
+        for _ in range(8):
+            batch.step(policy)
+        return batch
+
+    batch, alone = begin(), begin()
+    before = [list(reply) for reply in batch.replies]
+    batch.drop([5], policy.device)  # finished replies can become copies as well, and leave the batch before
+    assert batch.unfinished == {0, 1, 2, 3, 4}
+    batch.resample({0: 3, 1: 3, 5: 2}, policy.device)
+    assert batch.unfinished == set(range(6)) and batch.rows == 6
+    assert [reply[:8] for reply in batch.replies] == [before[row] for row in (3, 3, 2, 3, 4, 2)]
+    batch.run(policy)
+    alone.run(policy)
+    assert [len(reply) for reply in batch.replies] == [14] * 6
+    assert len({tuple(reply) for reply in batch.replies}) == 6, "each goes on in its own way"
+    assert batch.replies[4] == alone.replies[4] and batch.replies[2] == alone.replies[2]
+    read = policy.read(prompt, batch.replies, batch.ended)
+    for row, trunk in enumerate(read.trunks):
+        theirs = trunk.float().mean(0)
+        assert torch.cosine_similarity(batch.trunk_means()[row], theirs, dim=0) > 0.999, row
+
+
 def test_a_reply_ends_with_its_end_token(policy: Policy) -> None:
     prompt = policy.render([{"role": "user", "content": "Hi!"}])
     first = Generation([prompt], 1, Sampling(0.0, 1.0, 3, 0), policy.renderer.end_ids)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -87,6 +87,35 @@ def test_drafts_are_told_apart_by_their_beginnings(engine: Engine, monkeypatch: 
     assert list(early.pieces()) == [], "two are left: nothing can be shown before they are compared"
     kept = early.result().drafts
     assert [each.ids for each in kept] == [whole[3].ids[:3], whole[1].ids[:3]]
+
+
+def test_the_best_beginnings_take_the_place_of_the_others(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing_module, "RESAMPLE_AT", 4)
+    monkeypatch.setattr(writing_module, "NARROW_AT", 8)
+    whole = write(engine, ask(copies=4, tokens=8)).drafts
+    halves, ends = list[Draft](), list[Draft]()
+
+    def resample(drafts: Sequence[Draft], unfinished: Collection[int]) -> dict[int, int]:
+        assert set(unfinished) == {0, 1, 2, 3}
+        halves.extend(drafts)
+        return {0: 2, 3: 1}
+
+    def second(drafts: Sequence[Draft]) -> list[int]:
+        ends.extend(drafts)
+        return [0]
+
+    choosing = replace(ask(copies=4, tokens=12), stream=False, narrow=second, resample=resample)
+    writing = engine.write(choosing)
+    pieces = "".join(text for _, text in writing.pieces())
+    (draft,) = writing.result().drafts
+    assert [each.ids for each in halves] == [each.ids[:4] for each in whole], "asked once, half way"
+    assert [each.ids[:4] for each in ends] == [whole[row].ids[:4] for row in (2, 1, 2, 1)]
+    assert [ends[row].ids for row in (1, 2)] == [whole[row].ids for row in (1, 2)], "whoever stays is not disturbed"
+    assert ends[0].ids != ends[2].ids and all(each.text == engine.text(each.ids) for each in ends)
+    (read,) = engine.read(SEA, [ends[0].text])
+    assert np.corrcoef(ends[0].latent, read.latent)[0, 1] > 0.98
+    assert draft.text == pieces and draft.ids[:8] == ends[0].ids
+    assert write(engine, choosing).drafts[0].ids == draft.ids, "the same request gives the same text"
 
 
 def test_no_piece_holds_half_a_character(engine: Engine) -> None:

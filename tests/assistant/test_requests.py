@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ from adapters.decoding import Sampling
 from adapters.rendering import DEFAULT_SYSTEM
 from adapters.versions import VersionFiles
 from assistant import turn as turn_module
+from assistant import writing as writing_module
 from assistant.arms import RERANK_DRAFTS
 from assistant.chat import Chat, ChatRequest
-from assistant.engine import Ask, Engine
+from assistant.engine import Ask, Draft, Engine
 from assistant.learning import Learning
 from assistant.messages import group_of
+from assistant.turn import Judge
 from feedback.errors import Conflict, CorruptFile, InvalidInput, NotFound
 from feedback.store import Store
 from feedback.types import User
@@ -164,6 +167,46 @@ def test_rerank_takes_the_draft_the_head_likes_best(service: Service) -> None:
         if draft.subject >= engine.latents.subject_floor and not draft.ended
     ]
     assert taste[chosen] >= np.quantile(sound, 0.8)  # safety may stand above the very best
+
+
+def test_the_beginnings_that_the_head_likes_best_are_gone_on_from(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For one reply; of several to compare, none begins like another."""
+    like_short(service, service.ada)
+    monkeypatch.setattr(writing_module, "RESAMPLE_AT", 6)
+    calls: list[tuple[list[Draft], dict[int, int]]] = []
+    real = turn_module.Judge.resampled
+
+    def watched(judge: Judge, drafts: Sequence[Draft], unfinished: Collection[int], prompt: str) -> dict[int, int]:
+        assert prompt == SEA[-1]["content"]
+        calls.append((list(drafts), real(judge, drafts, unfinished, prompt)))
+        return calls[-1][1]
+
+    monkeypatch.setattr(turn_module.Judge, "resampled", watched)
+    (reply,) = start(service, arm="rerank", max_tokens=12).replies()
+    ((drafts, parents),) = calls
+    survivors = [row for row in range(RERANK_DRAFTS) if row not in parents]
+    assert len(survivors) == RERANK_DRAFTS // 4 and set(parents.values()) <= set(survivors)
+    taste, _ = service.learning.head(service.ada.id).score(service.learning.features(drafts))
+    assert taste[survivors].mean() > taste.mean()
+    begun = np.frombuffer(reply.token_ids, dtype="<u4")[:6].tolist()
+    assert begun in [drafts[row].ids for row in survivors]
+    assert len(start(service, arm="rerank", max_tokens=12, n=2).replies()) == 2 and len(calls) == 1
+
+
+def test_nobody_is_asked_about_two_that_begin_alike(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turn_module, "LEAST_BITS", 0.0)
+    monkeypatch.setattr(turn_module, "RESAMPLE_AT", 3)
+    latent = np.zeros(len(service.engine.latents.directions))
+    texts = {"The sea is wide.": [1, 2, 3, 4], "The sea is deep and blue.": [1, 2, 3, 5], "It is salty.": [1, 2, 9]}
+    first, alike, other = (Draft(text, ids, True, "stop", latent, 0.9) for text, ids in texts.items())
+    engine = service.engine
+    judge = Judge(
+        service.learning.head(service.ada.id), engine.population, engine.safety, -1.0, engine.policy.renderer.pieces
+    )
+    assert judge.worth_asking(first, [alike, first], "What is the sea?") is None
+    assert judge.worth_asking(first, [alike, first, other], "What is the sea?") is other
 
 
 def test_a_click_changes_the_next_reply(service: Service) -> None:

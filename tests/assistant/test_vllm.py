@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,37 @@ def test_drafts_have_seeds_of_their_own_and_are_told_apart_by_their_beginnings(
     assert "".join(text for _, text in pieces) == draft.text and {row for row, _ in pieces} == {0}
     wait_for(lambda: fake.broken_off == 5, 5)
     assert len({body["seed"] for body in fake.asked}) == 6
+
+
+def test_the_best_beginnings_take_the_place_of_the_others(
+    fake: FakeVllm, far: Engine, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However far ahead the server is; what it still sends of a draft that was given up is not taken for its own."""
+    monkeypatch.setattr(writing_module, "RESAMPLE_AT", 20)
+    monkeypatch.setattr(writing_module, "NARROW_AT", 44)
+    for fake.pause in (0.0, 0.02):
+        fake.asked.clear()
+        halves, ends = list[Draft](), list[Draft]()
+
+        def resample(drafts: Sequence[Draft], unfinished: Collection[int], halves: list[Draft] = halves) -> Any:
+            halves.extend(drafts)
+            return {0: 3, 2: 1}
+
+        asked = ask(copies=4, tokens=80, stream=False, narrow=keeping_last(ends), resample=resample)
+        (draft,) = write(far, asked).drafts
+        begun = far.render(SEA).ids
+        *first, one, other = fake.asked
+        assert [each["prompt"] for each in first] == [begun] * 4
+        assert sorted(map(tuple, (one["prompt"], other["prompt"]))) == sorted(
+            (*begun, *halves[row].ids) for row in (1, 3)
+        )
+        assert one["max_tokens"] == other["max_tokens"] == 60 and len({each["seed"] for each in fake.asked}) == 6
+        assert [each.ids[:20] for each in ends] == [halves[row].ids for row in (3, 1, 1, 3)]
+        assert len({each.text for each in ends}) == 4 and [len(each.ids) for each in ends] == [44] * 4
+        for each in ends[:2]:
+            (read,) = engine.read(SEA, [each.text])
+            assert np.corrcoef(each.latent, read.latent)[0, 1] > 0.98
+        assert len(draft.ids) == 80 and draft.text.startswith(ends[3].text)
 
 
 def test_what_the_head_sees_is_what_the_base_here_makes_of_it(fake: FakeVllm, far: Engine, engine: Engine) -> None:

@@ -41,7 +41,15 @@ def test_a_target(value: float | None, least: bool, passed: bool | None) -> None
 
 def unit(wins: list[float], **more: Any) -> dict[str, Any]:
     over = {"asked": wins[::-1], "pasted": [1.0, 1.0]}
-    return {"wins": wins, "over": over, "control": [0.5, 0.5], "kl": 0.03, "texts": ["short & <sweet>", "purr"]} | more
+    whole = {"wins": [0.75, 0.25], "kl": 0.02}
+    return {
+        "wins": wins,
+        "over": over,
+        "whole": whole,
+        "control": [0.5, 0.5],
+        "kl": 0.03,
+        "texts": ["short & <sweet>", "purr"],
+    } | more
 
 
 def run_of(people: tuple[str, ...], trained: tuple[str, ...], state: str = "promoted") -> dict[str, Any]:
@@ -83,8 +91,9 @@ def test_a_summary_counts_what_was_measured(tmp_path: Path) -> None:
     results = results_of(tmp_path)
     means = {row["key"]: row["mean"] for row in results["arms"]}
     assert means == {
-        "base@0": 0.5, "rerank@10": 0.625,
+        "base@0": 0.5, "rerank@10": 0.625, "whole drafts re-ranked@10": 0.5,
         "prompt by hand@0": 0.375, "liked replies pasted@30": 0.25, "context@30": 0.25, "rerank@30": 1.0,
+        "whole drafts re-ranked@30": 0.5,
         "stage one@30": 0.5, "adapter@30": 0.75, "adapter+rerank@30": 1.0,
     }  # fmt: skip
     reached = {each["words"].split(",")[0]: each["passed"] for each in results["targets"]}
