@@ -238,7 +238,8 @@ class Learning:
         corrected = {
             name: float(payload["weight"]) for name, payload in set_by_hand.items() if payload["weight"] is not None
         }
-        return profile_of(head, acts, corrected, self._heads.began_with(user.id))
+        together = self._engine.population.together
+        return profile_of(head, acts, corrected, together, self._heads.began_with(user.id))
 
     def fades(self, user: User) -> bool:
         """Whether older clicks count less, because the newest ones say something else."""

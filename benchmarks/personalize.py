@@ -216,7 +216,7 @@ class Bench:
         """The base told in words what is known of the person."""
         person, (_, labels) = self.person(name, 0), self.clicks(name, 0, self.settings.many)
         acts = [act_of(each, self.population, same_base=True) for each in labels]
-        profile = profile_of(head_of(labels, self.population), acts, {})
+        profile = profile_of(head_of(labels, self.population), acts, {}, self.population.together)
         renderer = self.base.policy.renderer
         system = context_system(DEFAULT_SYSTEM, profile, lambda text: len(renderer.reply_ids(text, ended=False)))
         return self.told(system, person)

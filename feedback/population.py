@@ -1,9 +1,10 @@
 """The shared prior: how features are scaled, and what is believed of a person before their first click.
 
-Scales come from base replies to the shipped prompts (the standard deviation of a trait among replies to one prompt,
-since only differences are ever compared). Prior widths were chosen on simulated tastes that no published figure uses
-(`python -m benchmarks.head --tune`; `benchmarks.fit_population` writes the file). What the people of a server who share
-theirs have in common is added to its mean (feedback/common.py).
+Scales, and what goes together with what, come from base replies to the shipped prompts, the latter from the replies of
+quick questions too (standard deviations and covariances among replies to one prompt, since only differences are ever
+compared). Prior widths were chosen on simulated tastes that no published figure uses (`python -m benchmarks.head
+--tune`; `benchmarks.fit_population` writes the file). What the people of a server who share theirs have in common is
+added to its mean (feedback/common.py).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Population:
     """Feature scaling and prior for one width of latent features.
 
     version: changes whenever features or prior do; a head kept under another version is refitted. D = traits + bumps +
-    words + latents.
+    words + latents. together: covariances of the traits with all that is measured, among replies to one prompt.
     """
 
     version: str
@@ -38,6 +39,7 @@ class Population:
     scale: Array
     prior: Prior
     latents: int
+    together: Array  # (traits, traits + bumps + words)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -84,4 +86,5 @@ def load_population(latents: int) -> Population:
         quiet=len(WORD_NAMES) + latents,
         heard=widths["heard"],
     )
-    return Population(f"{raw['version']}/{latents}", np.array(raw["center"]), np.array(raw["scale"]), prior, latents)
+    center, scale, together = (np.array(raw[key]) for key in ("center", "scale", "together"))
+    return Population(f"{raw['version']}/{latents}", center, scale, prior, latents, together)

@@ -263,9 +263,11 @@ class Scale:
     """A countable trait that people may want to be near a target ("about three sentences").
 
     Bump features at `centers` (in log1p of the count) let a linear head learn any smooth preference over the count.
+    trait: the one that grows with the count.
     """
 
     name: str
+    trait: str
     count: Callable[[Reading], int]
     centers: tuple[float, ...]
     width: float
@@ -278,9 +280,9 @@ class Scale:
 
 
 SCALES: tuple[Scale, ...] = (
-    Scale("words", lambda r: len(r.words), (4, 8, 14, 22, 33, 48, 70, 110, 180), 0.30, "about {} words"),
-    Scale("sentences", lambda r: len(r.sentences), (1, 2, 3, 4, 6, 9, 14), 0.20, "about {} sentences"),
-    Scale("items", lambda r: r.items, (0, 1, 2, 3, 5, 8), 0.25, "about {} list items"),
+    Scale("words", "length", lambda r: len(r.words), (4, 8, 14, 22, 33, 48, 70, 110, 180), 0.30, "about {} words"),
+    Scale("sentences", "sentences", lambda r: len(r.sentences), (1, 2, 3, 4, 6, 9, 14), 0.20, "about {} sentences"),
+    Scale("items", "items", lambda r: r.items, (0, 1, 2, 3, 5, 8), 0.25, "about {} list items"),
 )
 
 

@@ -83,7 +83,9 @@ def test_somebody_new_begins_where_the_others_are(world: World) -> None:
     features = POPULATION.features([SHORT[0], LONG[0]], np.zeros((2, POPULATION.latents)))
     short, long = head.score(features)[0]
     assert short > long + 0.5 and head.labels == 0
-    words = {view.name: view.words for view in profile_of(head, [], {}, world.heads.began_with(new.id))}
+    words = {
+        view.name: view.words for view in profile_of(head, [], {}, POPULATION.together, world.heads.began_with(new.id))
+    }
     assert words["emoji"] == "nothing known yet"
     told = {name for name, said in words.items() if said.startswith("others here like ")}
     assert told and all(abs(world.heads.began_with(new.id)[TRAIT_NAMES.index(name)]) > 0.04 for name in told)

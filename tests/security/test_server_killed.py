@@ -240,8 +240,8 @@ def acts(people: list[Clicker]) -> int:
 def taught(path: Path, one: Clicker, base_id: str) -> list[dict[str, object]]:
     """What a server should know of somebody, to the last bit, by the acts that the database holds."""
     store = Store(path)
-    heads = Heads(store, base_id, load_population(LATENTS))
-    profile = profile_of(heads.head(one.user.id), heads.acts(one.user.id), {})
+    heads = Heads(store, base_id, population := load_population(LATENTS))
+    profile = profile_of(heads.head(one.user.id), heads.acts(one.user.id), {}, population.together)
     store.close()
     return [trait_record(trait) for trait in profile]
 
