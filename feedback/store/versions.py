@@ -91,10 +91,11 @@ class Versions:
         return {row["user_id"]: row["number"] for row in rows}
 
     def begun_between(self, user_id: str, since: str, until: str) -> list[str]:
-        """When each of a person's updates began after `since` and not after `until`, oldest first."""
+        """When each of a person's updates began after `since` and not after `until`, oldest first; without those that
+        were rejected before anything was trained."""
         rows = self._db.rows(
             "select started_at from updates where user_id = ? and started_at > ? and started_at <= ? "
-            "order by started_at",
+            "and not (state = 'rejected' and version is null) order by started_at",
             [user_id, since, until],
         )
         return [row["started_at"] for row in rows]

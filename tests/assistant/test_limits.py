@@ -92,6 +92,9 @@ def test_room_on_the_disk(service: Service, maker: Maker, version_files: Version
 def test_updates_in_a_day(service: Service, version_files: VersionFiles, clock: Clock, wall: WallClock) -> None:
     limits = limits_of(service, version_files, clock, updates_per_day=2)
     store, base_id = service.store.versions, service.engine.base_id
+    untrained = store.queue(service.ada.id, base_id, "asked", 0, None, (0, 0), {})
+    store.set_state(untrained.id, "running")
+    store.set_state(untrained.id, "rejected", gate=[{"check": "foretold", "passed": False}])
     for _ in range(2):
         limits.train(service.ada)
         update = store.queue(service.ada.id, base_id, "asked", 0, None, (0, 0), {})
