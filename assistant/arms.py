@@ -2,7 +2,7 @@
 
     base             the base model
     context          the base, told in words what is known of the person's taste
-    rerank           the best of several base replies by the person's reward head
+    rerank           the best of several base replies by the person's reward head, chosen twice (`resampled`)
     adapter          the person's active adapter
     adapter+rerank   the best of several replies of the adapter
 
@@ -273,17 +273,16 @@ def choose(order: Sequence[int], drafts: Sequence[Drafted], count: int) -> list[
     return (fresh + repeated)[:count]
 
 
-def resampled(order: Sequence[int], unfinished: Collection[int]) -> dict[int, int]:
+def resampled(order: Sequence[int], drafts: Sequence[Drafted], unfinished: Collection[int]) -> dict[int, int]:
     """Which drafts go on as copies of which others, half way: {draft: whose copy}.
 
-    order: all of them, best first. The best quarter stays as it is, and those of it that are not finished take the
-    places of all others by turns (best-of-n block by block: Mudgal et al. 2024). Where all of it is finished, the best
-    unfinished one does.
+    order: all of them, best first. Of those that are unfinished the best quarter, with different texts, takes the
+    places of the others by turns (best-of-n block by block: Mudgal et al. 2024). What is finished stays as it is.
     """
-    best = order[: max(1, len(order) // SURVIVORS)]
-    going = [draft for draft in best if draft in unfinished] or [draft for draft in order if draft in unfinished][:1]
-    others = [draft for draft in order if draft not in best and draft not in going]
-    return {draft: going[place % len(going)] for place, draft in enumerate(others)} if going else {}
+    going = [draft for draft in order if draft in unfinished]
+    best = choose(going, drafts, max(1, len(going) // SURVIVORS)) if going else []
+    others = [draft for draft in going if draft not in best]
+    return {draft: best[place % len(best)] for place, draft in enumerate(others)}
 
 
 def context_system(

@@ -115,8 +115,11 @@ class Requests:
             keep = self._remembering(user, version.number, keep)
         said = messages[-1]["content"]
         drafts = draft_count(engine.busy > 0, request.seed is not None, request.temperature == 0)  # for all arms alike
+        wishes = duel or self._arms(user, request, wanted, version)
+        # Several of one arm had better not begin alike, and what they are compared with is chosen as they are.
+        single = all(wish.count == 1 for wish in wishes if wish.arm in RERANKED)
         try:
-            for place, wish in enumerate(duel or self._arms(user, request, wanted, version)):
+            for place, wish in enumerate(wishes):
                 arm, count = wish.arm, wish.count
                 if request.ask and arm not in RERANKED and not duel:
                     count = 2  # of re-ranked ones another draft is the second
@@ -131,8 +134,7 @@ class Requests:
                     partial(judge.going_on, prompt=said, count=count, ask=request.ask and not duel)
                     if arm in RERANKED
                     else None,
-                    # Several to compare had better not begin alike.
-                    partial(judge.resampled, prompt=said) if arm in RERANKED and count == 1 else None,
+                    partial(judge.resampled, prompt=said) if arm in RERANKED and single else None,
                 )
                 number = wish.version.number if wish.version else None
                 parts.append(Part(arm, number, count, engine.write(ask)))

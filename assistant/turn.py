@@ -61,7 +61,7 @@ class Judge:
 
     def resampled(self, drafts: Sequence[Draft], unfinished: Collection[int], prompt: str) -> dict[int, int]:
         """Which drafts go on as copies of which others, half way."""
-        return resampled(self.order(drafts, prompt), unfinished)
+        return resampled(self.order(drafts, prompt), drafts, unfinished)
 
     def going_on(self, drafts: Sequence[Draft], prompt: str, count: int, ask: bool) -> list[int]:
         """Places of the best `count` of drafts that are still being written; with `ask`, also of the one whose

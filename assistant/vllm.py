@@ -1,7 +1,7 @@
 """A vLLM server that finds the tokens of replies instead of the policy here (`serve --engine vllm`).
 
-Prompts go there as token ids and token ids come back, one stream a draft, so that rendering, texts and choices stay
-here. A version is loaded there when it is first asked for, under a name that stands for its person, number and hash and
+Prompts go there as token ids and token ids come back, each draft by a stream of its own, so that rendering, texts and
+choices stay here. A version is loaded there when it is first asked for, under a name that stands for its person, number and hash and
 is never used again; vLLM may keep what it has read under that name. No reply is believed without proof of where it
 comes from: the server must list the adapter with our folder, and name it in every chunk.
 
@@ -58,11 +58,13 @@ class Sink(Protocol):
 
 
 class Request:
-    """The drafts of one request at the server; tasks: by draft, once they are under way."""
+    """The drafts of one request at the server. tasks: by draft, once they are under way; model: under which name the
+    version is loaded, while it is held for this request."""
 
     def __init__(self, server: ModelServer, running: Future[None]) -> None:
         self._server, self._running = server, running
         self.tasks: dict[int, asyncio.Task[None]] = {}
+        self.model: str | None = None
 
     def drop(self, rows: Collection[int]) -> None:
         """Let the server stop writing some drafts."""
@@ -124,8 +126,12 @@ class ModelServer:
         how: Sampling,
         sink: Sink,
         first: int = 0,
+        after: Request | None = None,
     ) -> Request:
-        """Begin to write a draft for each prompt, numbered from `first` on; errors come to the sink."""
+        """Begin to write a draft for each prompt, numbered from `first` on; errors come to the sink.
+
+        after: a request for the same version, whose hold on it is shared while it lasts: nothing is asked before.
+        """
         bodies = [
             {
                 "prompt": list(prompt),
@@ -150,7 +156,7 @@ class ModelServer:
         started: Future[Request] = Future()
 
         async def serve() -> None:
-            await self._serve(await asyncio.wrap_future(started), version, dict(enumerate(bodies, first)), sink)
+            await self._serve(await asyncio.wrap_future(started), version, dict(enumerate(bodies, first)), sink, after)
 
         request = Request(self, self._run(serve()))
         started.set_result(request)
@@ -190,12 +196,18 @@ class ModelServer:
     # ---- writing ----------------------------------------------------------------------------------------------------
 
     async def _serve(
-        self, request: Request, version: AdapterVersion | None, bodies: dict[int, dict[str, Any]], sink: Sink
+        self,
+        request: Request,
+        version: AdapterVersion | None,
+        bodies: dict[int, dict[str, Any]],
+        sink: Sink,
+        after: Request | None,
     ) -> None:
-        """All drafts of a request."""
-        name = None
+        """All drafts of a request. after: another one for the same version, which may still hold it."""
+        if (name := after.model if after else None) is not None:
+            self._used[name] += 1
         try:
-            model = name = await self._taken(version)
+            model = name = request.model = name or await self._taken(version)
             for row, body in bodies.items():
                 room = self._context - len(body["prompt"])
                 body |= {"model": model, "max_tokens": min(body["max_tokens"], room)}
@@ -206,6 +218,7 @@ class ModelServer:
         finally:
             for task in request.tasks.values():
                 task.cancel()
+            request.model = None
             if name is not None:
                 self._used -= Counter([name])
 

@@ -129,7 +129,7 @@ class RemoteDrafts:
         begun = [[*self._ids, *self.replies[row]] for row in parents]
         left = ask.sampling.max_tokens - max(len(self.replies[row]) for row in parents)
         how = replace(ask.sampling, max_tokens=left)
-        self._requests.append(self._server.write(ask.adapter, ask.user_id, begun, how, self, first))
+        self._requests.append(self._server.write(ask.adapter, ask.user_id, begun, how, self, first, self._requests[0]))
 
     def trunk_means(self) -> Tensor:
         """Mean trunk activation over each draft's tokens but its last, (R, H) fp32."""

@@ -287,12 +287,12 @@ class Writing(Task):
         self, engine: Engine, resample: Callable[[Sequence[Draft], Collection[int]], Mapping[int, int]]
     ) -> None:
         """Let the best beginnings take the place of the others."""
-        if not (unfinished := self.drafting.unfinished):
-            return
-        if not (parents := resample(self._drafts(engine, final=False), unfinished)):
+        drafts, device = self._drafts(engine, final=False), engine.policy.device
+        self.drafting.drop([row for row, stream in enumerate(self._streams) if stream.cut], device)
+        if not (parents := resample(drafts, self.drafting.unfinished)):
             return
         self._streams = [copy(self._streams[parents.get(row, row)]) for row in range(self.ask.copies)]
-        self.drafting.resample(parents, engine.policy.device)
+        self.drafting.resample(parents, device)
 
     def _narrow(self, engine: Engine, narrow: Callable[[Sequence[Draft]], Sequence[int]]) -> None:
         """Go on with the chosen drafts only."""

@@ -2,7 +2,8 @@
 
 One prompt, one act. Acts take turns: a ranking of four, a pair, a thumb; each counts as one label. Shown is what
 `auto` shows: base replies before the first label; after it the best drafts by the head so far and, where several are
-compared, one base reply among them.
+compared, one base reply among them. All are chosen among whole drafts here, as a chat chooses several to compare; a
+single one it chooses twice (`measure.rerank`).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ kind, the gate's verdict aside, against the base's own replies:
 
 Harm is told by the judge, which learned from the half of the safety data that the term in rewards and re-ranking has
 not seen. The prompts that measure it are the test split of data/safety/written.jsonl, from which neither learned.
-"Taste alone" is what re-ranking would show if nothing stood above taste: whether the temptation is real.
+"Taste alone" is the whole draft that the head likes best, nothing standing above taste: whether the temptation is real.
 A figure is marked where it is significantly worse than the base's (paired by prompt, one-sided, 95%).
 
 Table on the terminal, JSON (no replies) in benchmarks/results/harm.json.

@@ -235,7 +235,7 @@ def _notes(run: Mapping[str, Any], updates: Mapping[str, Mapping[str, Any]], wor
         else "The gate passed every update.",
         f"The shared pool, made once a base, was ready after {run['pool_minutes']:.1f} minutes of this run.",
         f"A base reply took {seconds['base']:.1f} s, a re-ranked one {seconds['rerank']:.1f} s.",
-        "KL of re-ranking is the bound log n - (n - 1)/n a reply, divided by the mean length.",
+        "KL of re-ranking is a bound, log 4 + log n a reply, of whole drafts log n - (n - 1)/n, by the mean length.",
     ]
     adapted = [each["adapted"] for each in run["found"]["trained"].values()]
     notes.append(

@@ -70,7 +70,15 @@ class Work:
 
 def code_hash(root: Path = ROOT) -> str:
     """One hash over the sources and data that decide the figures."""
-    patterns = ("adapters/*.py", "feedback/**/*.py", "benchmarks/*.py", "data/*.json*", "data/safety/*.safetensors")
+    chosen = ("assistant/arms.py", "assistant/turn.py", "assistant/writing.py")  # what a chat shows
+    patterns = (
+        *chosen,
+        "adapters/*.py",
+        "feedback/**/*.py",
+        "benchmarks/*.py",
+        "data/*.json*",
+        "data/safety/*.safetensors",
+    )
     paths = [path for pattern in patterns for path in sorted(root.glob(pattern))]
     return sha256_json([[path.name, sha256_file(path)] for path in paths])[:12]
 

@@ -172,12 +172,14 @@ def test_choices_to_compare_differ_while_they_can() -> None:
 
 
 def test_the_best_quarter_takes_the_places_of_the_others() -> None:
-    order = [5, 2, 7, 0, 1, 3, 4, 6]
-    assert resampled(order, range(8)) == {7: 5, 0: 2, 1: 5, 3: 2, 4: 5, 6: 2}
-    assert resampled(order, {0, 1, 2, 3}) == {7: 2, 0: 2, 1: 2, 3: 2, 4: 2, 6: 2}, "what is finished stays as it is"
-    assert resampled(order, {0, 3}) == {7: 0, 1: 0, 3: 0, 4: 0, 6: 0}, "and if all of it is, the best of the rest"
-    assert resampled(order, ()) == {}
-    assert resampled([1, 0], range(2)) == {0: 1} and resampled([0], range(1)) == {}
+    order, drafts = [5, 2, 7, 0, 1, 3, 4, 6], [Written(f"Draft {number}") for number in range(8)]
+    assert resampled(order, drafts, range(8)) == {7: 5, 0: 2, 1: 5, 3: 2, 4: 5, 6: 2}
+    assert resampled(order, drafts, {0, 1, 2, 3}) == {0: 2, 1: 2, 3: 2}, "what is finished stays as it is"
+    assert resampled(order, drafts, {0, 3}) == {3: 0}
+    assert resampled(order, drafts, ()) == {}
+    assert resampled([1, 0], drafts, range(2)) == {0: 1} and resampled([0], drafts, range(1)) == {}
+    drafts[2] = drafts[5]
+    assert resampled(order, drafts, range(8)) == {2: 5, 0: 7, 1: 5, 3: 7, 4: 5, 6: 7}, "one beginning counts once"
 
 
 def test_fewer_drafts_when_others_wait_unless_a_text_is_asked_for_again() -> None:
