@@ -2,12 +2,13 @@
 
 Weights of the head are logits of a click per standard deviation of a trait. What people see is a weight from -1 to 1:
 a share of STRONGEST, the strongest taste that people have for a single trait. At 1, of two replies that differ by one
-standard deviation in this trait and in nothing else, the right one is clicked in about nine cases of ten.
+standard deviation in this trait, and as usual in what goes with it, the right one is clicked in nine cases of ten.
 
-A weight holds only while all else stays as it is, and much goes together: short replies have fewer different words, so
-clicks for short ones are shared out among several traits, none of which they make certain. What is said of a trait is
-therefore its whole effect, with what usually goes with it; except for what goes with a trait that was said before,
-the clearest first. So somebody who likes it short is told that, and not also that they like few different words.
+For much goes together: short replies have fewer different words, so the credit for clicks for short ones is shared out
+among several weights of the head, none of which is certain. What is said of a trait is therefore its whole effect, with
+what usually goes with it; except for what goes with a trait that was said before, the strongest first. So somebody who
+likes it short is told that, and not also that they like few different words. What is set by hand is the head's own
+weight, and shown as that.
 
 Pure functions; only named traits appear here, because nobody can read a latent feature or the rate of "the". They count
 all the same (feedback/vocabulary.py).
@@ -40,9 +41,9 @@ BEARS = 0.5  # standard deviations by which replies must differ in a trait for a
 class TraitView:
     """One trait as a person sees it.
 
-    weight, sd: -1 to 1, of the whole effect, see above; evidence: labels that bear on it; words: what is known, as a
-    phrase; preference: what is wanted, as a noun phrase; known: with confidence, from the person's own acts; leans:
-    known, or likely; corrected: set by hand.
+    weight: -1 to 1, the whole effect, see above; sd: of that; evidence: labels that bear on it; words: what is known,
+    as a phrase; preference: what is wanted, as a noun phrase; known: with confidence, from the person's own acts;
+    leans: known, or likely; corrected: set by hand.
     """
 
     name: str
@@ -73,9 +74,11 @@ def profile_of(
     means, sds = effects(head, evidence, together, [TRAIT_NAMES.index(name) for name in corrected])
     views = []
     for index, name in enumerate(TRAIT_NAMES):
-        mean, sd = float(means[index]), float(sds[index])
-        sure = sign_probability(mean, sd)
         by_hand = name in corrected
+        mean, sd = float(means[index]), float(sds[index])
+        if by_hand:
+            sd = math.sqrt(max(float(head.cov[index, index]), 0.0))
+        sure = sign_probability(mean, sd)
         weight, start = corrected.get(name, mean / STRONGEST), float(began[index])
         others = preference(name, start) if abs(start) >= LEAST_COMMON else ""
         known = _clear(mean, sd, int(evidence[index])) if not by_hand else weight != 0
@@ -156,11 +159,16 @@ _CREDITED = _credited()
 def changed_line(before: Sequence[TraitView], after: Sequence[TraitView]) -> str:
     """What an act changed in what is known, in plain words: the trait that moved most among those whose words differ.
 
-    Empty when nothing that is said of the person differs, however much a number moved.
+    Of what is known now that was not before, if anything is: that may be what another trait was said for until now.
+    Empty when nothing that is said of the person differs, however much a number moved, and when they only lose
+    something by what they set by hand.
     """
     was = {view.name: view for view in before}
-    moved = [view for view in after if view.words != was[view.name].words and "set by you" not in view.words]
-    told = [view for view in moved if view.leans or was[view.name].leans]
+    moved = [view for view in after if view.words != was[view.name].words and not view.corrected]
+    by_hand = any(view.corrected and view.weight != was[view.name].weight for view in after)
+    lost = [view for view in moved if was[view.name].leans and not view.leans and not by_hand]
+    leaning = [view for view in moved if view.leans]
+    told = [view for view in leaning if view.known] or leaning or lost
     if not told:
         return ""
     view = max(told, key=lambda view: abs(view.weight - was[view.name].weight))

@@ -1,9 +1,9 @@
 """A vLLM server that finds the tokens of replies instead of the policy here (`serve --engine vllm`).
 
 Prompts go there as token ids and token ids come back, each draft by a stream of its own, so that rendering, texts and
-choices stay here. A version is loaded there when it is first asked for, under a name that stands for its person, number and hash and
-is never used again; vLLM may keep what it has read under that name. No reply is believed without proof of where it
-comes from: the server must list the adapter with our folder, and name it in every chunk.
+choices stay here. A version is loaded there when it is first asked for, under a name that stands for its person, number
+and hash and is never used again; vLLM may keep what it has read under that name. No reply is believed without proof of
+where it comes from: the server must list the adapter with our folder, and name it in every chunk.
 
 Before the first reply, and again whenever the server was away, its base is compared with the one here (vllm_base.py).
 While it is away requests are refused (ModelServerError); when it is back, adapters are loaded again when asked for.

@@ -71,7 +71,10 @@ def overview(mynah: Served, user: Caller) -> dict[str, Any]:
 
 @router.get("/v1/me/profile")
 def profile(mynah: Served, user: Caller) -> dict[str, Any]:
-    """What was learned: `{"traits": [{"name", "weight", "sd", "evidence", "words"}, …]}`, the best known first."""
+    """What was learned: `{"traits": [{"name", "weight", "sd", "evidence", "words"}, …]}`, the best known first.
+
+    A weight is what one more of the trait is worth with what usually goes with it; one that was set by hand is as set.
+    """
     return {"traits": [trait_record(trait) for trait in mynah.learning.profile(user)]}
 
 

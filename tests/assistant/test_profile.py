@@ -128,6 +128,18 @@ def test_the_changed_line_names_what_moved_most() -> None:
     assert changed_line(views(length=-1.0), views(length=1.0)) == "Now clearly for longer replies."
 
 
+def test_what_a_trait_was_said_for_until_now_is_not_told_as_a_loss() -> None:
+    acts, together = [pair(length=1.0, variety=1.0)] * 3, company(variety=0.9)
+    unsure = profile_of(head(0.5, length=-0.4, variety=-0.5), acts, {}, together)
+    clear = profile_of(head(0.2, length=-1.5, variety=0.1), acts, {}, together)
+    leaning = {view.name for view in unsure if view.leans}
+    assert leaning == {"length", "variety"} and not any(view.known for view in unsure)
+    assert [view.name for view in clear if view.leans] == ["length"], "variety was only said for length"
+    assert changed_line(unsure, clear) == "Now clearly for shorter replies."
+    by_hand = profile_of(head(0.2, length=-1.5), acts, {"length": -1.0}, together)
+    assert changed_line(unsure, by_hand) == "", "what they lose by what they set themselves"
+
+
 def test_the_changed_line_is_empty_when_nothing_else_is_known_than_before() -> None:
     assert changed_line(views(length=-1.0), views(length=-2.0)) == ""
     assert changed_line(views(), views(sd=2.0, length=-0.5)) == ""  # moved, but which way it goes is not known
