@@ -50,7 +50,7 @@ from adapters.checks import (
 from adapters.decoding import Sampling
 from adapters.gate_set import Array, GateSet, GateSetConfig, answer_scores
 from adapters.honesty import admits, flatters
-from adapters.packing import Group, below
+from adapters.packing import Group
 from adapters.policy import Policy
 from adapters.pool import PoolEntry, reply_logprobs
 from adapters.reward import Read, RewardModel
@@ -89,9 +89,15 @@ class Sample:
         """These replies and then the other's to the same prompts."""
         return Sample(
             [mine.joined(more) for mine, more in zip(self.groups, other.groups, strict=True)],
-            [below(*pair) for pair in zip(self.logprobs, other.logprobs, strict=True)],
-            [below(*pair) for pair in zip(self.ref_logprobs, other.ref_logprobs, strict=True)],
+            [_below(*pair) for pair in zip(self.logprobs, other.logprobs, strict=True)],
+            [_below(*pair) for pair in zip(self.ref_logprobs, other.ref_logprobs, strict=True)],
         )
+
+
+def _below(first: Tensor, second: Tensor) -> Tensor:
+    """Two (R, T) below one another, as wide as the wider, 0 where there is nothing."""
+    width = max(first.shape[1], second.shape[1])
+    return torch.cat([torch.nn.functional.pad(each, (0, width - each.shape[1])) for each in (first, second)])
 
 
 def draw_sample(

@@ -16,7 +16,7 @@ from __future__ import annotations
 import shutil
 import types
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -46,15 +46,13 @@ HEADS = ("full", "train", "judge")  # of a `Split`, in its order
 class UpdateConfig:
     """How an update is made.
 
-    pools: how many, of different seeds, are learned from where they are there; the first is needed. own_prompts: at
-    most so many of the person's own conversations take part; own_tokens: longer ones lose their oldest turns;
-    own_replies: base replies drawn to each. start: from nothing, or from the parent's weights (the head remembers all
-    feedback, so nothing is lost by starting anew).
+    own_prompts: at most so many of the person's own conversations take part; own_tokens: longer ones lose their oldest
+    turns; own_replies: base replies drawn to each. start: from nothing, or from the parent's weights (the head
+    remembers all feedback, so nothing is lost by starting anew).
     tensorboard: also write event files into the job's folder (needs the "tensorboard" extra).
     """
 
     pool: PoolConfig = field(default_factory=PoolConfig)
-    pools: int = 4
     warm_start: WarmStartConfig = field(default_factory=WarmStartConfig)
     ppo: PPOConfig = field(default_factory=PPOConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
@@ -62,13 +60,9 @@ class UpdateConfig:
     gate: GateConfig = field(default_factory=GateConfig)
     own_prompts: int = 8
     own_tokens: int = 256
-    own_replies: int = 8
+    own_replies: int = 4
     start: Literal["fresh", "parent"] = "fresh"
     tensorboard: bool = False
-
-    def __post_init__(self) -> None:
-        if self.pools < 1:
-            raise InvalidInput(f"pools is {self.pools}; it must be at least 1.", param="pools")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested data."""
@@ -205,17 +199,11 @@ def settle(folder: Path) -> None:
 
 
 def pool_ready(base: BaseFiles, config: UpdateConfig) -> bool:
-    """Whether all pools and the gate's base replies are there, so that nothing is left to prepare."""
-    pools, gate = shared_files(base, config, config.adapter.first_layer(int(describe(base)["layers"])))
-    return all(pool.ready == 1.0 for pool in pools) and gate.ready
-
-
-def shared_files(base: BaseFiles, config: UpdateConfig, split: int) -> tuple[list[Pool], GateFiles]:
-    """Where lies what all updates on a base share; split: the first layer above the trunk."""
-    seeds = range(config.pool.seed, config.pool.seed + config.pools)
-    folder, each = base.folder / "pool", [replace(config.pool, seed=seed) for seed in seeds]
-    pools = [Pool(folder, base.base_id, split, pool) for pool in each]
-    return pools, GateFiles(base, split, config.gate.measured)
+    """Whether the pool and the gate's base replies are there, so that an update needs no preparation."""
+    depth = int(describe(base)["layers"])
+    split = config.adapter.first_layer(depth)
+    pool = Pool(base.folder / "pool", base.base_id, split, config.pool)
+    return pool.ready == 1.0 and GateFiles(base, split, config.gate.measured).ready
 
 
 def _head(arrays: dict[str, Any], name: str) -> RewardHead:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -48,10 +48,6 @@ class Group:
             self.prompt_trunk,
             [self.trunks[i] for i in keep],
         )
-
-    def copied(self) -> Group:
-        """The same in memory of its own."""
-        return replace(self, prompt_trunk=self.prompt_trunk.clone(), trunks=[trunk.clone() for trunk in self.trunks])
 
     def joined(self, other: Group) -> Group:
         """The same prompt with these replies and then the other's."""
@@ -173,9 +169,3 @@ def response_mask(groups: Sequence[Group]) -> Tensor:
     """(R, T) over the replies of all groups, True where a reply has a token."""
     lengths = torch.tensor([len(reply) for group in groups for reply in group.replies])
     return torch.arange(int(lengths.max()))[None] < lengths[:, None]
-
-
-def below(first: Tensor, second: Tensor) -> Tensor:
-    """Two (R, T) below one another, as wide as the wider, 0 where there is nothing."""
-    width = max(first.shape[1], second.shape[1])
-    return torch.cat([torch.nn.functional.pad(each, (0, width - each.shape[1])) for each in (first, second)])

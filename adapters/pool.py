@@ -1,11 +1,10 @@
-"""The shared pools: base replies to shipped prompts, made once a base and reused by everybody's updates.
+"""The shared pool: base replies to shipped prompts, made once a base and reused by everybody's updates.
 
 Each prompt keeps several replies with their trunk activations and their log-probabilities under the base, so that a
-person's update can score them all with its own reward head in a moment and learn from the best and the worst without
-writing a single token. Nothing of any person is in it, so it lives beside the base, not in the data folder. An update
-needs one pool; further ones, from other seeds, it uses where idle time has made them.
+person's update can score them all with its own reward head in milliseconds and learn from the best and the worst
+without writing a single token. Nothing of any person is in it, so it lives beside the base, not in the data folder.
 
-A pool is built in chunks; a killed build goes on with the first missing one. A damaged chunk is made again. Pools of
+The pool is built in chunks; a killed build goes on with the first missing one. A damaged chunk is made again. Pools of
 another release or of other settings are removed a month after their last use.
 """
 
@@ -14,8 +13,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from adapters.decoding import Sampling
 from adapters.files import sha256_json, write_whole
-from adapters.packing import Group, below, micro_batches, pack
+from adapters.packing import Group, micro_batches, pack
 from adapters.policy import Policy
 from adapters.prompts import shipped_prompts
 from adapters.rendering import DEFAULT_SYSTEM
@@ -61,13 +60,6 @@ class PoolEntry:
     text: str
     group: Group
     ref_logprobs: Tensor
-
-    def joined(self, other: PoolEntry) -> PoolEntry:
-        """The same prompt with these replies and then the other's."""
-        assert self.prompt_id == other.prompt_id, "replies to another prompt"
-        return replace(
-            self, group=self.group.joined(other.group), ref_logprobs=below(self.ref_logprobs, other.ref_logprobs)
-        )
 
 
 class Pool:
@@ -115,13 +107,8 @@ class Pool:
 
     def load(self) -> list[PoolEntry]:
         """All entries, in the order of the prompts; memory-mapped until used. Raises CorruptFile."""
-        return list(self.entries())
-
-    def entries(self) -> Iterator[PoolEntry]:
-        """The same, file by file: the memory of what is not kept is given back on the way. Raises CorruptFile."""
-        kept = (pair for path in self.chunks for pair in load_groups(path))
-        for prompt, pair in zip(self.prompts, kept, strict=True):
-            yield PoolEntry(*prompt, *pair)
+        kept = [pair for path in self.chunks for pair in load_groups(path)]
+        return [PoolEntry(*prompt, *pair) for prompt, pair in zip(self.prompts, kept, strict=True)]
 
     def _clear_up(self) -> None:
         """Mark this pool as used now, and remove those of the same name that nobody has used for long."""

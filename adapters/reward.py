@@ -141,14 +141,6 @@ class RewardModel:
         """Mean and sd of the utility's difference to the base replies, (N,) each."""
         return self.head.score(read.features - baseline.features)
 
-    def extremes(self, read: Read, baseline: Baseline, count: int) -> list[int]:
-        """The `count` of N replies to one prompt that say most about the taste, in their order: half of them those that
-        it likes best, half those that it likes least, by the lower bound and whatever the guards make of them."""
-        mean, sd = self.taste(read, baseline)
-        order: list[int] = np.argsort(self.config.pessimism * sd - mean, kind="stable").tolist()
-        most, least = order[: count - count // 2], order[len(order) - count // 2 :]
-        return sorted(most + least if count < len(order) else order)
-
     def score(self, read: Read, baseline: Baseline, missing_ends: float = 0.0) -> Array:
         """Scores of replies to one prompt, (N,).
 
@@ -171,15 +163,16 @@ class RewardModel:
             - c.harm * read.harm
         )
 
-    def credit(self, group: Group, prompt: str, baseline: Baseline, discount: float) -> Array:
-        """What every token of replies to one prompt earned, (R, T), 0 beyond a reply's end.
+    def credit(self, group: Group, prompt: str, discount: float) -> Array:
+        """What every token of base replies to one prompt earned, (R, T), 0 beyond a reply's end.
 
         The reward reads each reply as it stood after every READ_EVERY tokens; a token earns the change it made (its
-        share of the change between two readings), less what these replies earn on average at that place, and `discount`
-        of what the next one earns. This is generalised advantage estimation (Schulman 2016; `discount` is its lambda)
-        with the reward of the unfinished reply as the value: a word in a list of good words pays at the word, not at
-        the end.
+        share of the change between two readings), less what the replies to this prompt earn on average at that place,
+        and `discount` of what the next one earns. This is generalised advantage estimation (Schulman 2016; `discount`
+        is its lambda) with the reward of the unfinished reply as the value: a word in a list of good words pays at the
+        word, not at the end.
         """
+        baseline = self.baseline(self.read(group, prompt))
         lengths = np.array([len(reply) for reply in group.replies])
         longest = int(lengths.max())
         limits = [*range(READ_EVERY, longest, READ_EVERY), longest]

@@ -18,8 +18,6 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ from adapters.decoding import Sampling
 from adapters.files import alone, sweep, whole_folder, write_json
 from adapters.gate import Comparison, Sample, draw_sample, has_finite_weights, run_gate
 from adapters.gate_set import GateFiles
-from adapters.job import JobSpec, PoolJob, shared_files
+from adapters.job import JobSpec, PoolJob
 from adapters.latents import latents_for
 from adapters.policy import Policy
 from adapters.pool import Pool, PoolEntry, load_groups, reply_logprobs, save_groups
@@ -42,7 +40,7 @@ from adapters.rollout import roll_out
 from adapters.safety import Part, SafetyTerm
 from adapters.value_head import ValueHead
 from adapters.versions import fill, verify
-from adapters.warm_start import Rated, WarmStartConfig, scale_b, warm_start
+from adapters.warm_start import Rated, scale_b, warm_start
 from feedback.errors import CorruptFile, InvalidInput
 from feedback.population import load_population
 from feedback.reward_head import RewardHead
@@ -91,8 +89,8 @@ class Update:
 
     def pool(self) -> None:
         """What is shared, and base replies to the person's own prompts."""
-        self.pools, gate = prepare_shared(self.run, self.policy, self.job)
-        self.entries, self.base = self.pools[0].load(), gate.load()
+        pool, gate = prepare_shared(self.run, self.policy, self.job)
+        self.entries, self.base = pool.load(), gate.load()
         own = own_prompts(self.job, self.policy.renderer)
         path = self.run.checkpoint / "own.safetensors"
         if not path.exists():
@@ -194,11 +192,11 @@ class Update:
 
     def _learn_from_base(self) -> None:
         """Rate the base replies by the person's head and take the steps, as far as the budget."""
-        config, rated, count = self.config.warm_start, list[Rated](), len(self.entries) + len(self.own)
-        shared = (reduce(PoolEntry.joined, same) for same in zip(*(p.entries() for p in self.pools), strict=True))
-        for entry in chain(shared, self.own):
-            rated.append(rate(self.reward, entry, config))
-            self.run.tell("warm_start", 0.1 * len(rated) / count)
+        config, entries, rated = self.config.warm_start, [*self.entries, *self.own], list[Rated]()
+        for number, entry in enumerate(entries):
+            credit = torch.from_numpy(self.reward.credit(entry.group, entry.text, config.discount))
+            rated.append(Rated(entry.group, entry.ref_logprobs, credit))
+            self.run.tell("warm_start", 0.1 * (number + 1) / len(entries))
         warm_start(
             self.policy,
             ADAPTER,
@@ -340,35 +338,20 @@ class Update:
         }
 
 
-def rate(model: RewardModel, entry: PoolEntry, config: WarmStartConfig) -> Rated:
-    """What is learned from of one prompt, in memory of its own: whole pools are mapped into memory to be rated."""
-    read = model.read(entry.group, entry.text)
-    baseline = model.baseline(read)
-    keep = model.extremes(read, baseline, config.replies)
-    group = entry.group.only(keep)
-    longest = max(map(len, group.replies))
-    credit = torch.from_numpy(model.credit(group, entry.text, baseline, config.discount))
-    return Rated(group.copied(), entry.ref_logprobs[keep, :longest].clone(), credit)
-
-
 def wins_more(after: Mapping[str, float], before: Mapping[str, float]) -> bool:
     """Whether a candidate wins more often than another, both by the head that it learned from and by the judge."""
     return all(after[by] > before[by] for by in WINS)
 
 
-def prepare_shared(run: JobRun, policy: Policy, job: JobSpec | PoolJob) -> tuple[list[Pool], GateFiles]:
-    """Make sure that what all updates on a base share is there: for an update the first pool, for a job of their own
-    all. Returns the pools that are there."""
-    (first, *others), gate = shared_files(job.base, job.config, policy.split)
-    others = [pool for pool in others if pool.ready == 1.0 or isinstance(job, PoolJob)]
+def prepare_shared(run: JobRun, policy: Policy, job: JobSpec | PoolJob) -> tuple[Pool, GateFiles]:
+    """Make sure that what all updates on a base share is there."""
+    pool, gate = shared_files(job, policy.split)
     with _in_turn(run, job.base.folder / "pool.lock"):
         sweep(job.base.folder / "pool", older=STALE)
-        most = 0.75 if first.ready < 1.0 else 0.0  # of the stage: what is there already is no sign of its pace
-        first.build(policy, lambda share: run.tell("pool", most * share))
+        most = 0.75 if pool.ready < 1.0 else 0.0  # of the stage: what is there already is no sign of its pace
+        pool.build(policy, lambda share: run.tell("pool", most * share))
         gate.build(policy, lambda share: run.tell("pool", most + (0.95 - most) * share))
-        for pool in others:
-            pool.build(policy, lambda share: run.tell("pool", 0.95))
-    return [first, *others], gate
+    return pool, gate
 
 
 @contextlib.contextmanager
@@ -381,6 +364,12 @@ def _in_turn(run: JobRun, lock: Path) -> Iterator[None]:
                 yield
                 return
         time.sleep(1.0)
+
+
+def shared_files(job: JobSpec | PoolJob, split: int) -> tuple[Pool, GateFiles]:
+    """Where that lies; split: the first layer above the trunk."""
+    pool = Pool(job.base.folder / "pool", job.base.base_id, split, job.config.pool)
+    return pool, GateFiles(job.base, split, job.config.gate.measured)
 
 
 def own_prompts(job: JobSpec, renderer: Renderer) -> list[tuple[str, list[int]]]:

@@ -1,10 +1,9 @@
 """Stage one of an update: a few long policy-gradient steps on replies that were written long ago.
 
 The pool holds base replies with their trunk activations, so for an adapter that changes nothing yet it is a rollout:
-PPO's first, forty to 170 times as large as one that a person could wait for. Most of it says little: of each prompt's
-replies those are learned from that the person's head likes best and least (the reward's `extremes`), which tell more
-than as many others would (Xu et al. 2025; LOG.md). The reward reads every beginning of them (`credit`), which says at
-which token it went up or down. Every step takes another part of the pool:
+PPO's first, forty times as large as one that a person could wait for. The person's reward reads every beginning of
+every reply (adapters/reward.py, `credit`), which says at which token it went up or down. Every step takes another part
+of the pool:
 
     B += size · g / (f + damping · mean f)      g: sum over the part's tokens of credit · ratio · ∇ log p
                                                 f: mean square of g's terms so far, the diagonal of the empirical
@@ -36,9 +35,9 @@ from adapters.pool import MAX_POSITIONS
 class WarmStartConfig:
     """How the pool is learned from.
 
-    replies: of each prompt, those that the head likes best and least; steps: parts of the pool; size: root mean square
-    of B's entries after one step; discount: of what the reward does later, a token; damping: share of the mean
-    curvature that is added everywhere; max_ratio: clip above.
+    replies: of each prompt, those that earned most and least; steps: parts of the pool; size: root mean square of B's
+    entries after one step; discount: of what the reward does later, a token; damping: share of the mean curvature that
+    is added everywhere; max_ratio: clip above.
     """
 
     replies: int = 4
@@ -57,6 +56,15 @@ class Rated:
     ref_logprobs: Tensor
     credit: Tensor
 
+    def extremes(self, count: int) -> Rated:
+        """The `count` replies that say most: half of them those that earned most, half those that earned least."""
+        order = self.credit.sum(1).argsort(descending=True, stable=True).tolist()
+        if len(order) <= count:
+            return self
+        keep = sorted(order[: count - count // 2] + order[len(order) - count // 2 :])
+        longest = max(len(self.group.replies[i]) for i in keep)
+        return Rated(self.group.only(keep), self.ref_logprobs[keep, :longest], self.credit[keep, :longest])
+
 
 def warm_start(
     policy: Policy,
@@ -74,7 +82,9 @@ def warm_start(
     parameters = policy.trainable(adapter)
     squares = [torch.zeros_like(parameter) for parameter in parameters]
     order = np.random.default_rng(seed).permutation(len(rated))
-    parts = [[rated[i] for i in part] for part in np.array_split(order, config.steps) if len(part)]
+    parts = [
+        [rated[i].extremes(config.replies) for i in part] for part in np.array_split(order, config.steps) if len(part)
+    ]
     batches = [
         [[part[i] for i in batch] for batch in micro_batches([r.group for r in part], MAX_POSITIONS)] for part in parts
     ]

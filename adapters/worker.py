@@ -32,21 +32,11 @@ from typing import Literal
 
 from adapters.base_model import describe
 from adapters.files import alone, sweep
-from adapters.job import (
-    JobSpec,
-    PoolJob,
-    UpdateConfig,
-    pool_ready,
-    read_job,
-    settle,
-    shared_files,
-    write_job,
-    write_pool_job,
-)
+from adapters.job import JobSpec, PoolJob, UpdateConfig, pool_ready, read_job, settle, write_job, write_pool_job
 from adapters.memory import TOO_LITTLE, keep_no_large_blocks, ran_out
 from adapters.policy import Policy
 from adapters.progress import Cancelled, JobRun, Journal, Pace, Paused, Stage
-from adapters.update import ADAPTER, Update, prepare_shared
+from adapters.update import ADAPTER, Update, prepare_shared, shared_files
 from feedback.errors import MynahError
 
 __all__ = ["JobSpec", "PoolJob", "UpdateConfig", "main", "pool_ready", "run_job", "write_job", "write_pool_job"]
@@ -113,9 +103,9 @@ def _expected_seconds(job: JobSpec | PoolJob) -> dict[Stage, float]:
     """How long each stage should take, from the number of tokens it writes, learns from and reads."""
     config, measured = job.config, job.config.gate.measured
     split = config.adapter.first_layer(int(describe(job.base)["layers"]))
-    (pool, *others), gate = shared_files(job.base, config, split)
-    missing = 1 - pool.ready + isinstance(job, PoolJob) * sum(1 - other.ready for other in others)
-    written = missing * len(pool.prompts) * config.pool.replies * config.pool.max_tokens
+    pool, gate = shared_files(job, split)
+    each = config.pool.replies * config.pool.max_tokens
+    written = (1 - pool.ready) * len(pool.prompts) * each
     asked = (
         (gate.prompts, measured.replies),
         (gate.provoking, measured.provoking_replies),

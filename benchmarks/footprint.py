@@ -31,9 +31,7 @@ import numpy as np
 from adapters.base_model import DEFAULT_BASE, prepare_base
 from adapters.expanded import Expanded
 from adapters.files import write_json
-from adapters.job import UpdateConfig
 from adapters.policy import Policy
-from adapters.pool import Pool
 from adapters.prompts import shipped_prompts
 from adapters.rollout import ROWS
 from assistant.config import default_models_dir
@@ -131,8 +129,7 @@ def imports_gb() -> float:
 
 def paper_gb() -> float:
     """What a server and an update must hold by count: the base twice, as plain matrices and (of the layers) in 4 bits;
-    the caches of 16 drafts, of prefixes and of what the update writes at once; the part of the pool that is
-    learned from; an adapter that learns."""
+    the caches of 16 drafts, of prefixes and of what the update writes at once; the pool; an adapter that learns."""
     files = prepare_base(DEFAULT_BASE, default_models_dir(), "nf4")
     policy = Policy.load(files)
     policy.new_adapter("learning")
@@ -142,11 +139,9 @@ def paper_gb() -> float:
     config = policy.model.config
     position = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * width
     caches = (DRAFTS * 256 + ROOM + ROWS * 256) * position
-    update = UpdateConfig()
-    pool = Pool(files.folder / "pool", files.base_id, policy.split, update.pool)
-    learned = sum(path.stat().st_size for path in pool.chunks) * update.warm_start.replies / update.pool.replies
+    pool = sum(path.stat().st_size for path in (files.folder / "pool").rglob("*.safetensors"))
     learning = sum(4 * 4 * parameter.numel() for _, parameter in policy._parameters("learning"))  # weights, two, slope
-    return (2 * base + caches + learned + learning) / 2**30
+    return (2 * base + caches + pool + learning) / 2**30
 
 
 def measure(quick: bool) -> dict[str, Any]:

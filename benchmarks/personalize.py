@@ -91,7 +91,7 @@ def quick_settings() -> tuple[Settings, UpdateConfig]:
     """A rough form: two people, one seed, few prompts, and an update on a part of the pool with fewer batches."""
     people = ("caution", "brief_and_plain")
     full = UpdateConfig()
-    small = replace(full, pool=replace(full.pool, prompts=48), pools=1, ppo=replace(full.ppo, batches=1))
+    small = replace(full, pool=replace(full.pool, prompts=48), ppo=replace(full.ppo, batches=1))
     sizes = {"seeds": 1, "prompts": 8, "stride": 15, "label_prompts": 30, "label_drafts": 7}
     return Settings(people=people, trained=people, **sizes), small
 

@@ -18,7 +18,6 @@ from feedback.traits import TRAIT_NAMES
 
 TINY: dict[str, Any] = {
     "pool": {"prompts": 4, "replies": 4, "max_tokens": 10, "chunk": 2},
-    "pools": 2,
     "ppo": {"batches": 2, "prompts": 2, "replies": 2, "max_tokens": 8, "epochs": 1, "minibatches": 1},
     "gate": {
         "measured": {
@@ -38,7 +37,6 @@ TINY: dict[str, Any] = {
 # As little as can be told apart, for tests that run the real worker many times.
 SMALL: dict[str, Any] = {
     "pool": {"prompts": 2, "replies": 2, "max_tokens": 4, "chunk": 1},
-    "pools": 1,
     "ppo": {"batches": 2, "prompts": 2, "replies": 2, "max_tokens": 4, "epochs": 1, "minibatches": 1},
     "gate": {
         "measured": {

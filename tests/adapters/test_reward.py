@@ -157,36 +157,14 @@ def test_credit_adds_up_to_the_score_and_falls_where_the_reward_rose(model: Rewa
     ]
     group = group_of(policy, texts)
     lengths = [len(reply) for reply in group.replies]
-    baseline = model.baseline(model.read(group, ASKED))
-    whole = model.score(model.read(group, ASKED), baseline)
-    total = model.credit(group, ASKED, baseline, 1.0)
+    whole = model.score(model.read(group, ASKED), model.baseline(model.read(group, ASKED)))
+    total = model.credit(group, ASKED, 1.0)
     assert total.shape == (3, max(lengths))
     assert total[:, 0] == pytest.approx(whole - whole.mean()), "the first token answers for all that follows"
     assert (total[2, lengths[2] :] == 0.0).all(), "nothing is earned after the end"
 
-    near = model.credit(group, ASKED, baseline, 0.0)
+    near = model.credit(group, ASKED, 0.0)
     place = int(near[0].argmax())
     said = policy.renderer.text(group.replies[0][: place + READ_EVERY + 1])
     assert "you" in said and "you" not in policy.renderer.text(group.replies[0][: place - READ_EVERY])
     assert near[0, :8] == pytest.approx(near[1, :8]), "the same words earn the same"
-
-
-def test_extremes_are_what_the_taste_likes_best_and_least_whatever_the_guards_say(
-    model: RewardModel, policy: Policy
-) -> None:
-    texts = [
-        "Cats eat fish.",
-        "You feed your cat fish, and you give it what you like.",
-        "Your cat eats fish, and sometimes it hunts for mice in the garden.",
-        "I will kill you, you filth, and your cat.",
-        "Cats eat fish and meat, and sometimes they hunt for mice.",
-    ]
-    read = model.read(group_of(policy, texts), ASKED)
-    baseline = model.baseline(read)
-    mean, sd = model.taste(read, baseline)
-    liked = np.argsort(-(mean - model.config.pessimism * sd)).tolist()
-    assert {1, 3} == set(liked[:2]), "harm does not keep a reply from being learned from: its credit says against"
-    assert model.extremes(read, baseline, 2) == sorted([liked[0], liked[-1]])
-    assert model.extremes(read, baseline, 3) == sorted([*liked[:2], liked[-1]])
-    assert model.extremes(read, baseline, 5) == model.extremes(read, baseline, 9) == [0, 1, 2, 3, 4]
-    assert model.score(read, baseline)[3] < model.score(read, baseline)[0]

@@ -81,3 +81,20 @@ def test_scaling_changes_b_alone(policy: Policy) -> None:
     scale_b(policy, "mia", 0.5)
     after = policy.adapter_state("mia")
     assert all(torch.equal(after[key], before[key] * (0.5 if "lora_B" in key else 1.0)) for key in after)
+
+
+def test_what_earned_most_and_least_is_learned_from() -> None:
+    def group(*lengths: int) -> Group:
+        replies = [[number] * length for number, length in enumerate(lengths)]
+        trunks = [torch.zeros(length - 1, 2) for length in lengths]
+        return Group([1], replies, [True] * len(replies), torch.zeros(1, 2), trunks)
+
+    credit = torch.tensor(
+        [[0.5, 0.0, 0.1], [3.0, 0.0, 0.0], [-2.0, 0.0, 0.0], [0.1, 0.0, 0.0], [1.0, 0.5, 0.0], [-1, 0, 0]]
+    )
+    kept = Rated(group(3, 1, 1, 1, 2, 1), credit - 9.0, credit).extremes(4)
+    assert kept.group.replies == [[1], [2], [4, 4], [5]]
+    assert kept.credit.tolist() == [[3.0, 0.0], [-2.0, 0.0], [1.0, 0.5], [-1.0, 0.0]], "no wider than what is kept"
+    assert torch.equal(kept.ref_logprobs, kept.credit - 9.0)
+    few = Rated(group(3, 1, 1), credit[:3], credit[:3])
+    assert few.extremes(4) is few

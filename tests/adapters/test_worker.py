@@ -20,21 +20,11 @@ import torch
 from adapters import update as update_module
 from adapters.base_model import BaseFiles
 from adapters.files import read_json
-from adapters.job import (
-    HEADS,
-    JobSpec,
-    PoolJob,
-    UpdateConfig,
-    pool_ready,
-    read_job,
-    shared_files,
-    write_job,
-    write_pool_job,
-)
+from adapters.job import HEADS, JobSpec, PoolJob, UpdateConfig, pool_ready, read_job, write_job, write_pool_job
 from adapters.policy import Policy
-from adapters.progress import STAGES, JobRun, Journal, Pace, read_metrics
+from adapters.progress import read_metrics
 from adapters.rendering import Renderer
-from adapters.update import Update, mix_prompts, own_prompts, prepare_shared, wins_more
+from adapters.update import Update, mix_prompts, own_prompts, wins_more
 from adapters.versions import VersionFiles, verify
 from adapters.worker import main, run_job
 from feedback.errors import CorruptFile, InvalidInput
@@ -56,31 +46,6 @@ def prepared(job_base: BaseFiles, loaded_policy: Policy, tmp_path_factory: pytes
     assert read_job(folder) == PoolJob(job_base, config)
     assert run_job(folder, loaded_policy) == "done"
     assert pool_ready(job_base, config)
-
-
-def test_an_update_waits_for_the_first_pool_and_uses_those_that_are_there(
-    job_base: BaseFiles, loaded_policy: Policy, population: Population, tmp_path: Path
-) -> None:
-    config = UpdateConfig.from_dict(TINY)
-    config = replace(config, pool=replace(config.pool, seed=50))
-    (first, second), _ = shared_files(job_base, config, loaded_policy.split)
-    run = JobRun(tmp_path, Journal(tmp_path, Pace(dict.fromkeys(STAGES, 1.0))))
-    update = tiny_job(job_base, population, config=config)
-
-    def there(job: JobSpec | PoolJob) -> list[Path]:
-        return [pool.folder for pool in prepare_shared(run, loaded_policy, job)[0]]
-
-    assert there(update) == [first.folder] and (first.ready, second.ready) == (1.0, 0.0)
-    assert not pool_ready(job_base, config)
-    assert there(PoolJob(job_base, config)) == [first.folder, second.folder] and second.ready == 1.0
-    assert pool_ready(job_base, config)
-    second.chunks[0].write_bytes(second.chunks[0].read_bytes()[:-50])
-    assert there(update) == [first.folder, second.folder]
-    for mine, more in zip(first.load(), second.load(), strict=True):
-        assert mine.group.replies != more.group.replies
-        both = mine.joined(more)
-        assert (both.text, both.group.replies) == (mine.text, mine.group.replies + more.group.replies)
-        assert both.ref_logprobs.shape == (8, max(map(len, both.group.replies)))
 
 
 @pytest.fixture
